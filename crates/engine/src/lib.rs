@@ -1,0 +1,19 @@
+//! The domain of the orchestrator: what a task, a schedule, a pipeline and a run are, and every
+//! query that reads or writes them.
+//!
+//! No transport lives here: no web framework, no HTTP client, no command line. The services are
+//! thin over this crate. All SQL is in [`store`]; [`schedule`] and [`pipeline`] are pure.
+
+pub mod agent;
+pub mod clock;
+pub mod id;
+pub mod pipeline;
+pub mod problem;
+pub mod run;
+pub mod schedule;
+pub mod store;
+pub mod task;
+pub mod tool;
+
+/// The version of this build, as every service reports it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
