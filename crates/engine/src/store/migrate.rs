@@ -1,0 +1,77 @@
+//! Brings the schema to this build's version. Whichever service starts first does it; the others
+//! wait for the lock and find it done.
+
+use sqlx::PgPool;
+use sqlx::migrate::Migrator;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
+
+/// Why the schema could not be brought to this build's version.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// A newer build has already changed the schema; this one does not know how to work with it.
+    #[error(
+        "the database is at schema version {found}, and this program knows versions up to {known}: \
+         start a newer version of the orchestrator, or point DATABASE_URL at another database"
+    )]
+    TooNew {
+        /// The version the database is at.
+        found: i64,
+        /// The newest version this build knows.
+        known: i64,
+    },
+
+    /// A migration failed; nothing of it was kept.
+    #[error("the database schema could not be brought up to date")]
+    Failed(#[source] sqlx::migrate::MigrateError),
+
+    /// The database was out of reach.
+    #[error("the schema version could not be read")]
+    Unreadable(#[source] sqlx::Error),
+}
+
+/// The newest schema version that this build knows.
+#[must_use]
+pub fn known_version() -> i64 {
+    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
+}
+
+/// The schema version the database is at; 0 when it is empty.
+///
+/// # Errors
+///
+/// When the database is out of reach.
+pub async fn version(pool: &PgPool) -> Result<i64, sqlx::Error> {
+    // Not checked at compile time: the table is sqlx's own, and absent from an empty database.
+    let present: bool =
+        sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null").fetch_one(pool).await?;
+    if !present {
+        return Ok(0);
+    }
+    sqlx::query_scalar("select coalesce(max(version), 0) from _sqlx_migrations where success")
+        .fetch_one(pool)
+        .await
+}
+
+/// Applies what is missing, under a lock, so that any number of processes may start at once.
+/// Returns the version that the schema is then at.
+///
+/// # Errors
+///
+/// [`MigrateError::TooNew`] when the schema is ahead of this build; otherwise the failure, after
+/// which the schema is as the last complete migration left it.
+pub async fn migrate(pool: &PgPool) -> Result<i64, MigrateError> {
+    let known = known_version();
+    let found = version(pool).await.map_err(MigrateError::Unreadable)?;
+    if found > known {
+        return Err(MigrateError::TooNew { found, known });
+    }
+    match MIGRATIONS.run(pool).await {
+        Ok(()) => Ok(known),
+        // Another, newer process was faster between the two looks.
+        Err(sqlx::migrate::MigrateError::VersionMissing(found)) if found > known => {
+            Err(MigrateError::TooNew { found, known })
+        }
+        Err(error) => Err(MigrateError::Failed(error)),
+    }
+}
