@@ -3,7 +3,13 @@
 //! A file per noun. Postgres is the only source of truth; what Redis carries
 //! ([`crate::streams`]) are hints about it.
 
+pub mod event;
+pub mod execution;
+pub mod fire;
+pub mod invariant;
 pub mod migrate;
+pub mod process;
+pub mod queue;
 
 use std::time::Duration;
 
