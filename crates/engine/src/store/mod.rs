@@ -10,6 +10,7 @@ pub mod invariant;
 pub mod migrate;
 pub mod process;
 pub mod queue;
+pub mod retention;
 
 use std::time::Duration;
 
