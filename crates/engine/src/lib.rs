@@ -6,13 +6,16 @@
 
 pub mod agent;
 pub mod clock;
+pub mod config;
 pub mod id;
+pub mod metrics;
 pub mod pipeline;
 pub mod problem;
 pub mod run;
 pub mod schedule;
 pub mod store;
 pub mod task;
+pub mod telemetry;
 pub mod tool;
 
 /// The version of this build, as every service reports it.
