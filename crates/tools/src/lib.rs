@@ -27,5 +27,5 @@ mod registry;
 mod schema;
 
 pub use http::guard::{AllowList, AllowListError};
-pub use llm::{LlmConfig, Secret};
+pub use llm::LlmConfig;
 pub use registry::{INHERITED_ENV, OUTPUT_MAX_BYTES, Registry, StartError, Tool, ToolsConfig};

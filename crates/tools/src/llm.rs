@@ -2,11 +2,11 @@
 //!
 //! The operator names the server, so it may be private: a model on the same machine is usual.
 
-use std::fmt;
 use std::sync::Arc;
 
 use futures::future::{BoxFuture, FutureExt};
 use orchestrator_engine::clock::Clock;
+use orchestrator_engine::config::Secret;
 use orchestrator_engine::tool::{ERROR_TEXT_MAX, ToolCall, ToolError, ToolSpec};
 use reqwest::Client;
 use serde::Deserialize;
@@ -22,24 +22,6 @@ const ADDRESS: &str = "llm.chat";
 
 /// The largest answer that is read from the server, in bytes.
 pub const ANSWER_MAX_BYTES: usize = 4 * 1024 * 1024;
-
-/// A text that is never shown.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Keeps `text` from being shown.
-    #[must_use]
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("<secret>")
-    }
-}
 
 /// Which language model to ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -216,7 +198,7 @@ impl Chat {
     async fn ask(&self, config: &LlmConfig, key: &str, body: &Value) -> Result<Answer, ToolError> {
         let url = format!("{}/chat/completions", config.base_url.as_str().trim_end_matches('/'));
         let mut request = self.client.post(url).json(body).header("idempotency-key", key);
-        if let Some(Secret(key)) = &config.api_key {
+        if let Some(key) = config.api_key.as_ref().map(Secret::expose) {
             request = request.bearer_auth(key);
         }
         let response = request.send().await.map_err(failed)?;
@@ -312,9 +294,9 @@ fn failed(error: reqwest::Error) -> ToolError {
 
 /// A server that complains of a key may repeat it.
 fn without_key(said: &[u8], key: Option<&Secret>) -> Vec<u8> {
-    match key {
-        Some(Secret(key)) if !key.is_empty() => {
-            String::from_utf8_lossy(said).replace(key.as_str(), "<secret>").into_bytes()
+    match key.map(Secret::expose) {
+        Some(key) if !key.is_empty() => {
+            String::from_utf8_lossy(said).replace(key, "<secret>").into_bytes()
         }
         _ => said.to_vec(),
     }

@@ -114,10 +114,11 @@ async fn commit_all(ctx: Context, mut waiting: mpsc::Receiver<Waiting>) {
 async fn commit(ctx: &Context, writes: &mut [Write]) -> Vec<Written> {
     match commit_together(ctx, writes).await {
         Ok(held) => answers(writes, &held),
-        Err(error) if writes.len() > 1 => {
+        Err(error) => {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                "a batch of {} writes was refused; each is tried alone", writes.len()
+                "a batch of {} writes was refused; each is tried alone",
+                writes.len()
             );
             let mut written = Vec::with_capacity(writes.len());
             for one in writes.iter_mut() {
@@ -125,31 +126,23 @@ async fn commit(ctx: &Context, writes: &mut [Write]) -> Vec<Written> {
             }
             written
         }
-        Err(_) => match writes.first_mut() {
-            Some(one) => vec![commit_alone(ctx, one).await],
-            None => Vec::new(),
-        },
     }
 }
 
 /// Writes one thing as well as it can be: as it is; without what Postgres cannot keep; and a result,
 /// at last, as a failure that says so.
 async fn commit_alone(ctx: &Context, write: &mut Write) -> Written {
-    let attempt = async |write: &Write| {
-        let one = std::slice::from_ref(write);
-        commit_together(ctx, one).await.map(|held| answers(one, &held)[0])
-    };
-    let Err(mut error) = attempt(write).await.inspect_err(|_| strip_nul(write)) else {
-        return attempt(write).await.unwrap_or(Written::Stale);
-    };
-    match attempt(write).await {
-        Ok(written) => return written,
-        Err(second) => error = second,
+    if let Ok(written) = try_alone(ctx, write).await {
+        return written;
     }
-    tracing::error!(
-        run.id = %write.lease().run_id, error = &error as &dyn std::error::Error,
-        "the database refuses what a run has to write"
-    );
+    strip_nul(write);
+    match try_alone(ctx, write).await {
+        Ok(written) => return written,
+        Err(error) => tracing::error!(
+            run.id = %write.lease().run_id, error = &error as &dyn std::error::Error,
+            "the database refuses what a run has to write"
+        ),
+    }
     if let Write::Finish(finished) = write {
         finished.status = RunStatus::Failed;
         finished.output = None;
@@ -159,11 +152,17 @@ async fn commit_alone(ctx: &Context, write: &mut Write) -> Written {
             message: "the result could not be stored".to_owned(),
             step: None,
         });
-        if let Ok(written) = attempt(write).await {
+        if let Ok(written) = try_alone(ctx, write).await {
             return written;
         }
     }
     Written::Refused
+}
+
+async fn try_alone(ctx: &Context, write: &Write) -> Result<Written, StoreError> {
+    let one = std::slice::from_ref(write);
+    let held = commit_together(ctx, one).await?;
+    Ok(answers(one, &held)[0])
 }
 
 fn answers(writes: &[Write], held: &HashSet<RunId>) -> Vec<Written> {
@@ -219,7 +218,9 @@ impl Groups {
         let mut steps: HashMap<Lease, Vec<StepRecord>> = HashMap::new();
         for write in writes {
             match write {
-                Write::Checkpoint(lease, records) => merge(steps.entry(*lease).or_default(), records),
+                Write::Checkpoint(lease, records) => {
+                    merge(steps.entry(*lease).or_default(), records)
+                }
                 Write::Release(lease, records) => {
                     merge(steps.entry(*lease).or_default(), records);
                     groups.released.push(*lease);

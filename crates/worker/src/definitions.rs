@@ -62,7 +62,11 @@ impl Definitions {
     /// # Errors
     ///
     /// [`DefinitionError`].
-    pub async fn get(&self, pool: &PgPool, run: &Leased) -> Result<Arc<Definition>, DefinitionError> {
+    pub async fn get(
+        &self,
+        pool: &PgPool,
+        run: &Leased,
+    ) -> Result<Arc<Definition>, DefinitionError> {
         let Some((task, revision)) = run.task else {
             let payload = run.definition.clone().unwrap_or_default();
             return Ok(Arc::new(adhoc(&payload)?));
@@ -76,10 +80,7 @@ impl Definitions {
             pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
         let spec = execution::revision(&mut conn, task, revision).await?;
         let definition = Arc::new(of_task(spec)?);
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .put(key, Arc::clone(&definition));
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).put(key, Arc::clone(&definition));
         Ok(definition)
     }
 }

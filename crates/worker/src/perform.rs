@@ -41,7 +41,13 @@ async fn attempt(worker: &Worker, held: &Arc<Held>, run: Leased) -> Option<Write
     }
     if run.expired {
         let error = fault("expired", "it was not started in time (expires_after_seconds)");
-        return Some(Write::Finish(finished(worker, held, RunStatus::Expired, Some(error), Vec::new())));
+        return Some(Write::Finish(finished(
+            worker,
+            held,
+            RunStatus::Expired,
+            Some(error),
+            Vec::new(),
+        )));
     }
     let definition = match worker.definitions.get(&worker.ctx.pool, &run).await {
         Ok(definition) => definition,
@@ -50,7 +56,13 @@ async fn attempt(worker: &Worker, held: &Arc<Held>, run: Leased) -> Option<Write
         }
         Err(error) => {
             let error = fault("definition", &error.to_string());
-            return Some(Write::Finish(finished(worker, held, RunStatus::Failed, Some(error), Vec::new())));
+            return Some(Write::Finish(finished(
+                worker,
+                held,
+                RunStatus::Failed,
+                Some(error),
+                Vec::new(),
+            )));
         }
     };
     let mut prepared = match prepare(worker, &run, &definition).await {
@@ -58,16 +70,21 @@ async fn attempt(worker: &Worker, held: &Arc<Held>, run: Leased) -> Option<Write
         Err(error) => return Some(after_outage(held, &error)),
     };
     if run.past == Past::Lapsed && run.info.attempt > definition.max_attempts {
-        let error = fault("lease_lost", &format!(
-            "its worker was lost in the last of {} attempts", definition.max_attempts));
+        let error = fault(
+            "lease_lost",
+            &format!("its worker was lost in the last of {} attempts", definition.max_attempts),
+        );
         let records = prepared.interrupted;
-        return Some(Write::Finish(finished(worker, held, RunStatus::Failed, Some(error), records)));
+        return Some(Write::Finish(finished(
+            worker,
+            held,
+            RunStatus::Failed,
+            Some(error),
+            records,
+        )));
     }
-    let journal = RunJournal {
-        worker,
-        held,
-        first: Mutex::new(std::mem::take(&mut prepared.interrupted)),
-    };
+    let journal =
+        RunJournal { worker, held, first: Mutex::new(std::mem::take(&mut prepared.interrupted)) };
     let info = run.info.clone();
     let outcome = run_attempt(worker, held, &definition, prepared.context, &journal).await;
     held.set_step(None);
@@ -115,8 +132,12 @@ async fn prepare(
     let mut last = None;
     let asks_last = definition.mentions_last && run.info.task_id.is_some();
     if run.past != Past::Fresh || asks_last {
-        let mut conn =
-            worker.ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
+        let mut conn = worker
+            .ctx
+            .pool
+            .acquire()
+            .await
+            .map_err(StoreError::while_trying("reach the database"))?;
         if run.past != Past::Fresh {
             let read = execution::step_records(&mut conn, &[run.lease.run_id]).await?;
             records.extend(read.into_iter().map(|(_, record)| record));
@@ -175,10 +196,13 @@ fn conclude(
         Outcome::Canceled { records } => match held.why() {
             Some(Why::LeaseLost) => None,
             Some(Why::Timeout) => {
-                let error = fault("run_timeout", &format!(
-                    "the attempt did not end within timeout_seconds ({})",
-                    definition.timeout.as_secs()
-                ));
+                let error = fault(
+                    "run_timeout",
+                    &format!(
+                        "the attempt did not end within timeout_seconds ({})",
+                        definition.timeout.as_secs()
+                    ),
+                );
                 let retry = Retry::Run { retry_after: None };
                 Some(failed(worker, held, definition, attempt, error, retry, all(records)))
             }
@@ -188,7 +212,7 @@ fn conclude(
         Outcome::Stopped { error: JournalError::LeaseLost } => None,
         Outcome::Stopped { error: JournalError::Unavailable(reason) } => {
             let error = fault("output", &reason);
-            Some(Write::Finish(finished(worker, held, RunStatus::Failed, Some(error), leftover)))
+            Some(Write::Finish(finished(worker, held, RunStatus::Failed, Some(error), Vec::new())))
         }
     }
 }
@@ -219,8 +243,20 @@ fn failed(
 /// The label for an error's kind: kinds are ours, but labels must stay bounded whatever happens.
 fn reason(kind: &str) -> &str {
     const KINDS: &[&str] = &[
-        "timeout", "unreachable", "tool_failed", "refused", "unknown_tool", "expression", "input",
-        "output", "lease_lost", "run_timeout", "canceled", "expired", "definition", "panic",
+        "timeout",
+        "unreachable",
+        "tool_failed",
+        "refused",
+        "unknown_tool",
+        "expression",
+        "input",
+        "output",
+        "lease_lost",
+        "run_timeout",
+        "canceled",
+        "expired",
+        "definition",
+        "panic",
     ];
     if KINDS.contains(&kind) { kind } else { "tool_failed" }
 }

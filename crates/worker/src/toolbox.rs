@@ -62,7 +62,7 @@ impl Toolbox {
             loop {
                 tokio::select! {
                     () = stop.cancelled() => return,
-                    changed = changes.changed() => if changed.is_err() { return },
+                    alive = changes.changed() => if alive.is_err() { return },
                 }
                 drop(sender.send(registry.catalogue()));
             }

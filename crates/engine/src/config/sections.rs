@@ -228,7 +228,13 @@ pub struct ToolSettings {
     pub llm: LlmSettings,
     /// `SMTP_URL`: `smtp://user:password@host:587` or `smtps://…:465`.
     pub smtp_url: Option<Secret>,
+    /// The few variables of our own that MCP servers started as child processes get, as the system
+    /// calls them; never our settings.
+    pub inherited_env: Vec<(String, String)>,
 }
+
+/// What a child process needs to find programs, its home and its language.
+const INHERITED: &[&str] = &["PATH", "HOME", "LANG"];
 
 /// The language model that `llm.*` tools ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -268,6 +274,10 @@ impl ToolSettings {
                 model: env.text("LLM_MODEL").map(str::to_owned),
             },
             smtp_url,
+            inherited_env: INHERITED
+                .iter()
+                .filter_map(|name| Some(((*name).to_owned(), env.raw(name)?.to_owned())))
+                .collect(),
         }
     }
 }

@@ -120,8 +120,7 @@ impl<'p> Checker<'p> {
             let pointer = format!("{}/uses", spec.pointer);
             return self.problem(pointer, format!("unknown tool {uses:?}{hint}"));
         };
-        let found =
-            schema::problems(&tool.input_schema, with, &format!("{}/with", spec.pointer));
+        let found = schema::problems(&tool.input_schema, with, &format!("{}/with", spec.pointer));
         self.problems.extend(found);
     }
 
@@ -241,9 +240,7 @@ impl<'p> Checker<'p> {
             ("error", _) if !in_handler => {
                 Err("error has a value only in the steps of an on_error list".to_owned())
             }
-            ("item" | "index", _) => {
-                Err(format!("{} has a value only inside foreach", name.root))
-            }
+            ("item" | "index", _) => Err(format!("{} has a value only inside foreach", name.root)),
             _ => Ok(()),
         }
     }
@@ -279,10 +276,9 @@ impl<'p> Checker<'p> {
             None if self.visible.is_empty() => {
                 format!("there is no step {key:?}: no step comes before this one")
             }
-            None => format!(
-                "there is no step {key:?}. Earlier steps are {}.",
-                self.visible.join(", ")
-            ),
+            None => {
+                format!("there is no step {key:?}. Earlier steps are {}.", self.visible.join(", "))
+            }
         })
     }
 }

@@ -164,7 +164,9 @@ fn regex_search(text: &str, pattern: &str, group: Option<Value>) -> Result<Value
         None => found.get(0),
         Some(name) => match (name.as_usize(), name.as_str()) {
             (Some(number), _) if number < found.len() => found.get(number),
-            (_, Some(name)) if regex.capture_names().flatten().any(|n| n == name) => found.name(name),
+            (_, Some(name)) if regex.capture_names().flatten().any(|n| n == name) => {
+                found.name(name)
+            }
             _ => return Err(refused(format!("the pattern has no group {name}"))),
         },
     };

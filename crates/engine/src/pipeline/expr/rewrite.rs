@@ -195,7 +195,10 @@ impl<'a> Rewriter<'a> {
                     inner = &attr.expr;
                 }
                 Expr::GetItem(item) => {
-                    key = item.subscript_expr.as_const().and_then(|key| key.as_str().map(str::to_owned));
+                    key = item
+                        .subscript_expr
+                        .as_const()
+                        .and_then(|key| key.as_str().map(str::to_owned));
                     inner = &item.expr;
                 }
                 _ => return,
@@ -431,7 +434,9 @@ impl<'a> Rewriter<'a> {
             self.text(text);
         } else if value.is_number() {
             // An integer beyond 64 bits has no place in JSON.
-            if value.is_integer() && value.as_i64().is_none() && u64::try_from(value.clone()).is_err()
+            if value.is_integer()
+                && value.as_i64().is_none()
+                && u64::try_from(value.clone()).is_err()
             {
                 return self.fault(expr, "the number is too large");
             }

@@ -89,7 +89,10 @@ fn blocks_make_longer_texts() {
              {% endfor %}${ns.n}",
             "6",
         ),
-        ("{% for i in range(5) if i != 1 %}{% if i > 2 %}{% break %}{% endif %}${i}{% endfor %}", "02"),
+        (
+            "{% for i in range(5) if i != 1 %}{% if i > 2 %}{% break %}{% endif %}${i}{% endfor %}",
+            "02",
+        ),
         ("{% for i in [1, 2] %}${loop.cycle('a', 'b')}{% endfor %}", "ab"),
         ("{% for (a, b) in [[1, 2]] %}${-a}${b}{% endfor %}", "-12"),
     ];
@@ -105,7 +108,10 @@ fn our_filters_do_what_their_names_say() {
         ("${now | plus('24h')}", json!("2026-11-22T08:00:00Z")),
         ("${now | minus('PT15M') | plus(60)}", json!("2026-11-21T07:46:00Z")),
         ("${params.when | in_zone('Europe/Berlin')}", json!("2026-03-28T23:30:00+01:00")),
-        ("${params.when | plus('1d') | in_zone('Europe/Berlin') | format('%d %H:%M')}", json!("30 00:30")),
+        (
+            "${params.when | plus('1d') | in_zone('Europe/Berlin') | format('%d %H:%M')}",
+            json!("30 00:30"),
+        ),
         ("${params.when | timestamp}", json!(1_774_737_000)),
         ("${'2026-01-01' | seconds_until('2026-01-02')}", json!(86_400)),
         ("${now is after(params.when) and now is not before(params.when)}", json!(true)),
@@ -114,7 +120,10 @@ fn our_filters_do_what_their_names_say() {
         ("${params.user.mails | json}", json!("[{\"to\":\"x\"},{\"to\":\"y\"}]")),
         ("${'ä' | b64}", json!("w6Q=")),
         ("${'w6Q' | b64decode}", json!("ä")),
-        ("${'' | sha256}", json!("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")),
+        (
+            "${'' | sha256}",
+            json!("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
+        ),
         ("${'order 66 and 67' | regex_search('[0-9]+')}", json!("66")),
         ("${'order 66' | regex_search('order (?P<n>[0-9]+)', 'n')}", json!("66")),
         ("${'none' | regex_search('[0-9]+')}", json!(null)),
@@ -234,10 +243,8 @@ fn hostile_expressions_end_soon_with_an_error() {
     let nots = format!("${{{}true}}", "not ".repeat(900));
     let tags = "{% if true %}".repeat(5_000);
     let elifs = format!("{{% if false %}}{}{{% endif %}}", "{% elif false %}".repeat(5_000));
-    let doubling = format!(
-        "{{% set a = 'x' * 1000 %}}{}${{a | length}}",
-        "{% set a = a ~ a %}".repeat(40)
-    );
+    let doubling =
+        format!("{{% set a = 'x' * 1000 %}}{}${{a | length}}", "{% set a = a ~ a %}".repeat(40));
     let lists = format!(
         "{{% set a = [1] * 1000 %}}{}${{a}}",
         "{% set a = [a, a, a, a, a, a, a, a, a, a] %}".repeat(20)
@@ -298,7 +305,10 @@ fn a_long_but_honest_expression_is_fine() {
     let sum = format!("${{1{}}}", " + 1".repeat(300));
     assert_eq!(eval(&sum), Ok(json!(301)));
     let large = json!("y".repeat(RENDERED_MAX));
-    assert_eq!(eval(&format!("${{'y' * {RENDERED_MAX}}}")), Err(String::new()).or(Ok::<_, String>(large)));
+    assert_eq!(
+        eval(&format!("${{'y' * {RENDERED_MAX}}}")),
+        Err(String::new()).or(Ok::<_, String>(large))
+    );
 }
 
 fn any_json() -> impl Strategy<Value = Json> {
