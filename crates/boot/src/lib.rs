@@ -13,6 +13,7 @@ mod database;
 mod health;
 mod healthcheck;
 mod heartbeat;
+mod outage;
 mod port;
 mod signals;
 mod start;
@@ -22,6 +23,7 @@ pub use database::{bring_up_to_date, connect, pool};
 pub use health::{CheckOutcome, HealthBoard, HealthReport, HealthStatus};
 pub use heartbeat::beat;
 pub use orchestrator_engine::config::Service;
+pub use outage::Outage;
 pub use signals::stop_on_signal;
 pub use start::{STOP_MAX, install_crypto, run};
 

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use orchestrator_boot::Context;
+use orchestrator_boot::{Context, Outage};
 use orchestrator_engine::id::{self, EventId, RunId};
 use orchestrator_engine::run::Trigger;
 use orchestrator_engine::schedule::{check_topic, topic_matches};
@@ -19,8 +19,6 @@ use orchestrator_engine::streams::{Consumer, Entry, Lifecycle};
 use orchestrator_engine::task::TaskSpec;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
-
-use crate::outage::Outage;
 
 /// The most events turned into runs in one transaction.
 const BATCH: u16 = 200;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use lru::LruCache;
-use orchestrator_boot::Context;
+use orchestrator_boot::{Context, Outage};
 use orchestrator_engine::id::{self, RunId, TaskId};
 use orchestrator_engine::schedule::{Schedule, ScheduleSpec};
 use orchestrator_engine::store::fire::{self, Decision, DueTask};
@@ -21,7 +21,6 @@ use orchestrator_engine::task::TaskSpec;
 use tokio_util::sync::CancellationToken;
 
 use crate::decide::{Plan, decide};
-use crate::outage::Outage;
 
 /// The most tasks fired in one transaction.
 const BATCH: u16 = 500;

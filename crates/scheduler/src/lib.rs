@@ -6,7 +6,6 @@
 pub mod decide;
 pub mod events;
 pub mod fire;
-mod outage;
 mod upkeep;
 
 use orchestrator_boot::{BoxError, Context, Service};

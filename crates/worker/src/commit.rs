@@ -6,9 +6,8 @@
 //! with it.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
 
-use orchestrator_boot::Context;
+use orchestrator_boot::{Context, Outage};
 use orchestrator_engine::id::RunId;
 use orchestrator_engine::run::{RunError, RunStatus, StepRecord};
 use orchestrator_engine::store::StoreError;
@@ -21,8 +20,6 @@ use tokio::sync::{mpsc, oneshot};
 const BATCH: usize = 500;
 /// Writes that may wait for their transaction; beyond that, runs wait before they go on.
 const WAITING_MAX: usize = 2_000;
-/// The pause after the database failed, doubled up to the second.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// One thing to write.
 #[derive(Clone, Debug)]
@@ -104,7 +101,7 @@ async fn commit_all(ctx: Context, mut waiting: mpsc::Receiver<Waiting>) {
         let stale = written.iter().filter(|written| **written == Written::Stale).count();
         ctx.metrics.worker().stale_tokens.inc_by(stale as u64);
         for (answer, written) in answers.into_iter().zip(written) {
-            drop(answer.send(written)); // whoever asked may be gone
+            answer.send(written).ok(); // whoever asked may be gone
         }
     }
 }
@@ -176,27 +173,16 @@ fn answers(writes: &[Write], held: &HashSet<RunId>) -> Vec<Written> {
 /// with the writes: a database that is away is waited for.
 async fn commit_together(ctx: &Context, writes: &[Write]) -> Result<HashSet<RunId>, StoreError> {
     let groups = Groups::of(writes);
-    let mut pause = PAUSE.0;
-    let mut away = false;
+    let mut outage = Outage::new("write results");
     loop {
         match groups.write(ctx).await {
             Ok(held) => {
-                if away {
-                    tracing::info!("results can be written again");
-                }
+                outage.over();
                 return Ok(held);
             }
             Err(error) if error.is_transient() => {
-                if !away {
-                    away = true;
-                    ctx.metrics.worker().errors.with_label_values(&["database"]).inc();
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "results cannot be written; they are kept and tried again"
-                    );
-                }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSE.1);
+                ctx.metrics.worker().errors.with_label_values(&["database"]).inc();
+                tokio::time::sleep(outage.pause_after(&error)).await;
             }
             Err(error) => return Err(error),
         }
@@ -219,7 +205,7 @@ impl Groups {
         for write in writes {
             match write {
                 Write::Checkpoint(lease, records) => {
-                    merge(steps.entry(*lease).or_default(), records)
+                    merge(steps.entry(*lease).or_default(), records);
                 }
                 Write::Release(lease, records) => {
                     merge(steps.entry(*lease).or_default(), records);

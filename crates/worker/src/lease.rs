@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use orchestrator_boot::Outage;
 use orchestrator_engine::store::StoreError;
 use orchestrator_engine::store::queue::{self, Leased, Past};
 use orchestrator_engine::streams::WORK;
@@ -31,7 +32,7 @@ pub(crate) async fn run(worker: Arc<Worker>, stop: CancellationToken) {
     let mut going = JoinSet::new();
     let wake = worker.ctx.streams.listen(WORK, stop.clone());
     worker.ctx.health.ready("worker");
-    let mut failing = false;
+    let mut outage = Outage::new("lease work");
     while !stop.is_cancelled() {
         // One permit in hand: there is room for at least one run.
         let first = tokio::select! {
@@ -45,22 +46,10 @@ pub(crate) async fn run(worker: Arc<Worker>, stop: CancellationToken) {
         }
         let pause = match take(&worker, permits, &mut going).await {
             Ok(pause) => {
-                if failing {
-                    tracing::info!("work can be leased again");
-                }
-                failing = false;
+                outage.over();
                 pause
             }
-            Err(error) => {
-                if !failing {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "work cannot be leased; will try again"
-                    );
-                }
-                failing = true;
-                Some(POLL_WITHOUT_REDIS)
-            }
+            Err(error) => Some(outage.pause_after(&error)),
         };
         while going.try_join_next().is_some() {}
         let Some(pause) = pause else { continue };

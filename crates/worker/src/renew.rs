@@ -3,15 +3,14 @@
 
 use std::time::Duration;
 
-use orchestrator_engine::store::queue;
+use orchestrator_boot::Outage;
+use orchestrator_engine::store::{StoreError, queue};
 use tokio::time::Instant;
 
 use crate::Worker;
 use crate::commit::Write;
 use crate::held::Why;
 
-/// How soon a renewal that failed is tried again.
-const RETRY: Duration = Duration::from_millis(500);
 /// How often a hint may cause a renewal of its own: it may be about a run to be canceled.
 const HINTED_MIN: Duration = Duration::from_secs(1);
 /// A step that has been on for so long is shown as running.
@@ -22,7 +21,7 @@ pub(crate) async fn run(worker: &Worker) {
     let every = worker.ctx.settings.worker.lease / 3;
     let mut due = Instant::now() + every;
     let mut renewed = Instant::now();
-    let mut failing = false;
+    let mut outage = Outage::new("renew leases");
     loop {
         tokio::select! {
             () = tokio::time::sleep_until(due) => {}
@@ -32,34 +31,23 @@ pub(crate) async fn run(worker: &Worker) {
         }
         match renew(worker).await {
             Ok(()) => {
-                if failing {
-                    tracing::info!("leases can be renewed again");
-                }
-                failing = false;
+                outage.over();
                 due = Instant::now() + every;
             }
-            Err(error) => {
-                if !failing {
-                    tracing::warn!(
-                        error = &*error as &dyn std::error::Error,
-                        "leases cannot be renewed; will try again"
-                    );
-                }
-                failing = true;
-                due = Instant::now() + RETRY;
-            }
+            Err(error) => due = Instant::now() + outage.pause_after(&error),
         }
         renewed = Instant::now();
     }
 }
 
-async fn renew(worker: &Worker) -> Result<(), orchestrator_boot::BoxError> {
+async fn renew(worker: &Worker) -> Result<(), StoreError> {
     let held = worker.holding.all();
     if held.is_empty() {
         return Ok(());
     }
     let leases: Vec<_> = held.iter().map(|held| held.lease).collect();
-    let mut conn = worker.ctx.pool.acquire().await?;
+    let mut conn =
+        worker.ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
     let renewed = queue::renew(&mut conn, &leases, worker.ctx.settings.worker.lease).await?;
     drop(conn);
     let still_held = worker.holding.all();

@@ -21,8 +21,8 @@ type Duty = for<'a> fn(&'a Context) -> BoxFuture<'a, Result<(), StoreError>>;
 const DUTIES: &[(&str, Duration, Duty)] = &[
     ("measure", Duration::from_secs(15), |ctx| Box::pin(measure::queue(ctx))),
     ("workers", Duration::from_secs(30), |ctx| Box::pin(workers::forget(ctx))),
-    ("verify", Duration::from_secs(300), |ctx| Box::pin(verify::invariants(ctx))),
-    ("prune", Duration::from_secs(3600), |ctx| Box::pin(prune::old(ctx))),
+    ("verify", Duration::from_mins(5), |ctx| Box::pin(verify::invariants(ctx))),
+    ("prune", Duration::from_hours(1), |ctx| Box::pin(prune::old(ctx))),
 ];
 
 /// Does the chores until `stop`, each at its start and then again and again.

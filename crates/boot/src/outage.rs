@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use orchestrator_engine::store::StoreError;
-
+/// The first pause; doubled with every failure.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// What a loop knows of the outage it is in.
+#[derive(Debug)]
 pub struct Outage {
     doing: &'static str,
     pause: Option<Duration>,
@@ -21,17 +22,12 @@ impl Outage {
     }
 
     /// The loop failed with `error`: how long to wait before the next try.
-    pub fn pause_after(&mut self, error: &StoreError) -> Duration {
-        let pause = match self.pause {
-            Some(pause) => (pause * 2).min(PAUSE_MAX),
-            None => {
-                tracing::warn!(
-                    error = error as &dyn std::error::Error,
-                    "could not {}; will try again",
-                    self.doing
-                );
-                PAUSE_MIN
-            }
+    pub fn pause_after(&mut self, error: &(dyn std::error::Error + 'static)) -> Duration {
+        let pause = if let Some(pause) = self.pause {
+            (pause * 2).min(PAUSE_MAX)
+        } else {
+            tracing::warn!(error, "could not {}; will try again", self.doing);
+            PAUSE_MIN
         };
         self.pause = Some(pause);
         pause
