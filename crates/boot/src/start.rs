@@ -145,7 +145,7 @@ where
     F: AsyncFnOnce(Context, CancellationToken) -> Result<(), BoxError>,
 {
     let stop = CancellationToken::new();
-    signals::stop_on_signal(stop.clone())?;
+    signals::stop_on_signal([stop.clone()])?;
     tracing::info!(version = orchestrator_engine::VERSION, "{} starts", service.binary());
     let connected = tokio::select! {
         connected = database::connect(&settings.database, service) => connected?,
