@@ -87,7 +87,8 @@ pub async fn serve_with(
     });
     let capacity = usize::from(ctx.settings.worker.concurrency);
     ctx.metrics.worker().capacity.set(i64::from(ctx.settings.worker.concurrency));
-    toolbox::publish(&ctx, &offer.catalogue.borrow().clone()).await;
+    let offered = offer.catalogue.borrow().clone();
+    toolbox::publish(&ctx, &offered).await;
     tracing::info!(concurrency = capacity, "working");
 
     let pulse = {
