@@ -35,7 +35,11 @@ pub(super) async fn call(
     let late = tokio::select! {
         // In this order: a tool that answers at once costs no timer.
         biased;
-        result = &mut answer => return Called::Answered(result),
+        result = &mut answer => match result {
+            // The tool saw the token before we did.
+            Err(ToolError::Canceled { .. }) if cancel.is_cancelled() => return Called::Canceled,
+            result => return Called::Answered(result),
+        },
         () = cancel.cancelled() => false,
         () = tokio::time::sleep(timeout) => true,
     };
