@@ -195,7 +195,10 @@ impl<'a> Rewriter<'a> {
                     inner = &attr.expr;
                 }
                 Expr::GetItem(item) => {
-                    key = item.subscript_expr.as_const().and_then(|key| key.as_str().map(str::to_owned));
+                    key = item
+                        .subscript_expr
+                        .as_const()
+                        .and_then(|key| key.as_str().map(str::to_owned));
                     inner = &item.expr;
                 }
                 _ => return,
@@ -241,11 +244,7 @@ impl<'a> Rewriter<'a> {
             BinOpKind::Concat => ("_concat(", ", "),
             BinOpKind::Add => ("_sized(", " + "),
             BinOpKind::Mul => ("_sized(", " * "),
-            BinOpKind::Pow => {
-                // `**` leans to the right: keep the tree's own shape.
-                operands = vec![&last.left, &last.right];
-                ("(", " ** ")
-            }
+            BinOpKind::Pow => ("(", " ** "),
             BinOpKind::Sub => ("(", " - "),
             BinOpKind::Div => ("(", " / "),
             BinOpKind::FloorDiv => ("(", " // "),
@@ -385,9 +384,10 @@ impl<'a> Rewriter<'a> {
                 self.put(attr.name);
             }
             Expr::GetAttr(attr) => {
-                let hint = match engine::is_filter(attr.name) {
-                    true => format!(" Use the filter: `value | {}`.", attr.name),
-                    false => String::new(),
+                let hint = if engine::is_filter(attr.name) {
+                    format!(" Use the filter: `value | {}`.", attr.name)
+                } else {
+                    String::new()
                 };
                 return self.fault(expr, format!("values have no method {:?}.{hint}", attr.name));
             }
@@ -431,7 +431,9 @@ impl<'a> Rewriter<'a> {
             self.text(text);
         } else if value.is_number() {
             // An integer beyond 64 bits has no place in JSON.
-            if value.is_integer() && value.as_i64().is_none() && u64::try_from(value.clone()).is_err()
+            if value.is_integer()
+                && value.as_i64().is_none()
+                && u64::try_from(value.clone()).is_err()
             {
                 return self.fault(expr, "the number is too large");
             }

@@ -44,7 +44,10 @@ fn convert(value: &Value, depth: usize, left: &mut usize) -> Result<Json, Error>
             .checked_sub(1)
             .ok_or_else(|| refused(format!("the result is nested deeper than {DEPTH_MAX}")))
     };
-    take(left, 1)?;
+    // Every entry costs something, so that a list of nothings is bounded too; a text its length.
+    if value.kind() != ValueKind::String {
+        take(left, 1)?;
+    }
     Ok(match value.kind() {
         ValueKind::Undefined => {
             return Err(Error::new(ErrorKind::UndefinedError, "the result has no value"));
