@@ -61,6 +61,7 @@ fn one_expression_keeps_its_type_and_more_make_a_text() {
         ("${'\"\\\\ ä' ~ '}'}", json!("\"\\ ä}")),
         ("${18446744073709551615}", json!(18_446_744_073_709_551_615_u64)),
         ("${last is none}", json!(true)),
+        ("${params.tags | first | upper | lower | default('x')}", json!("a")),
     ];
     for (text, expected) in cases {
         assert_eq!(eval(text), Ok(expected), "{text}");
@@ -79,6 +80,8 @@ fn blocks_make_longer_texts() {
         ("{% set n = params.count * 2 %}${n} $${n}", "6 ${n}"),
         ("{% for k, v in params.user | items %}${k} {% endfor %}", "mails name "),
         ("{% filter upper %}a ${params.city}{% endfilter %}", "A BERLIN"),
+        ("{% filter replace('a', 'b') | upper %}a{% endfilter %}", "B"),
+        ("{% set x | upper | replace('A', 'B') %}a{% endset %}${x}", "B"),
         ("{% set x %}[${params.city}]{% endset %}${x}${x}", "[Berlin][Berlin]"),
         ("{% with a = 1, b = 2 %}${a + b}{% endwith %}", "3"),
         ("{% raw %}${x} {{ y }}{% endraw %}", "${x} {{ y }}"),
@@ -249,6 +252,7 @@ fn hostile_expressions_end_soon_with_an_error() {
         "{{% set a = [1] * 1000 %}}{}${{a}}",
         "{% set a = [a, a, a, a, a, a, a, a, a, a] %}".repeat(20)
     );
+    let equal = lists.replace("${a}", "${a == a[:]}");
     let cases = [
         "${range(100000000)}",
         "${'x' * 1000000000}",
@@ -274,6 +278,15 @@ fn hostile_expressions_end_soon_with_an_error() {
          {% endfor %}${ns.s | length}",
         "{% set ns = namespace(s=[1]) %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}\
          {% endfor %}${ns.s | length}",
+        "{% set ns = namespace(s=[]) %}{% for i in range(50000) %}{% set ns.s = [ns.s] %}{% endfor %}",
+        "{% set ns = namespace(s={}) %}{% for i in range(50000) %}{% set ns.s = {'a': ns.s} %}{% endfor %}",
+        "{% set a = range(100000) | list %}{% for i in a %}{% if i == a %}{% endif %}{% endfor %}",
+        "{% set a = range(90000) | list %}{% for i in a %}{% set b = -1 in a %}{% endfor %}",
+        "{% set a = 'x' * 1000000 %}{% for i in range(60000) %}{% set b = a | upper %}{% endfor %}",
+        "{% set a = 'x' * 1000000 %}{% for i in range(60000) %}{% set b = 'y' in a %}{% endfor %}",
+        "${[] | slice(10000, [] | slice(10000, [] | slice(10000))) == []}",
+        "${([[1] * 1000] * 1000) | map('list') | map('sort') | list | sort}",
+        &equal,
         &nested,
         &chain,
         &pipes,
