@@ -35,10 +35,10 @@ pub(super) async fn call(
     let late = tokio::select! {
         // In this order: a tool that answers at once costs no timer.
         biased;
-        result = &mut answer => match result {
-            // The tool saw the token before we did.
-            Err(ToolError::Canceled { .. }) if cancel.is_cancelled() => return Called::Canceled,
-            result => return Called::Answered(result),
+        result = &mut answer => return match result {
+            // Told to stop, and it did.
+            Err(_) if cancel.is_cancelled() => Called::Canceled,
+            result => Called::Answered(result),
         },
         () = cancel.cancelled() => false,
         () = tokio::time::sleep(timeout) => true,
