@@ -48,7 +48,7 @@ impl rmcp::ClientHandler for Handler {
     }
 }
 
-/// An open connection.
+/// An open connection. Dropped, it is cut, and a server that is our child is killed.
 pub(super) struct Link {
     pub(super) peer: Peer<RoleClient>,
     /// The server says that its tools have changed.
@@ -118,7 +118,7 @@ impl Link {
     /// Asks the server to end, and kills it if it does not.
     pub(super) async fn close(mut self) {
         self.stop.cancel();
-        // After the wait the group is killed, whatever the answer was.
+        // Dropped after the wait, whatever the answer was.
         let _ = tokio::time::timeout(CLOSE_WAIT, self.ended()).await;
     }
 }

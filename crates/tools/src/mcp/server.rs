@@ -8,8 +8,8 @@
 //! A call is repeated here only when the server cannot have seen it. Whatever may have been done is
 //! left to the step's own policy of retries.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use orchestrator_engine::tool::{ERROR_TEXT_MAX, ToolCall, ToolError};
@@ -30,7 +30,7 @@ use crate::failure::{busy, chain, excerpt, refused, unreachable};
 use crate::registry::Table;
 
 /// How long a call waits for a server that is down.
-const RETURN_WAIT: Duration = Duration::from_secs(5);
+const RETURN_WAIT: Duration = Duration::from_secs(8);
 
 /// How often a call is sent to a server that, each time, cannot have seen it.
 const SENDS_MAX: usize = 3;
@@ -67,7 +67,22 @@ enum State {
 /// A connection that calls share.
 struct Connection {
     peer: Peer<RoleClient>,
-    in_flight: AtomicUsize,
+    in_flight: Mutex<InFlight>,
+}
+
+/// The calls that are going, by number.
+#[derive(Default)]
+struct InFlight {
+    next: u64,
+    going: BTreeSet<u64>,
+    /// The first number that was free when a call was given up, until a sign of life comes.
+    suspected_at: Option<u64>,
+}
+
+impl Connection {
+    fn in_flight(&self) -> MutexGuard<'_, InFlight> {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// One server.
@@ -81,17 +96,21 @@ pub(super) struct Server {
     suspect: Notify,
 }
 
-/// Counts a call while it is going, and raises a suspicion when it is given up.
-struct InFlight<'a> {
+/// A call that is going; raises a suspicion when it is given up.
+struct Going<'a> {
     server: &'a Server,
     connection: &'a Connection,
+    number: u64,
     answered: bool,
 }
 
-impl Drop for InFlight<'_> {
+impl Drop for Going<'_> {
     fn drop(&mut self) {
-        self.connection.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let mut calls = self.connection.in_flight();
+        calls.going.remove(&self.number);
         if !self.answered {
+            let next = calls.next;
+            calls.suspected_at.get_or_insert(next);
             self.server.suspect.notify_one();
         }
     }
@@ -155,10 +174,16 @@ impl Server {
         connection: &Connection,
         params: CallToolRequestParams,
     ) -> Result<CallToolResponse, ServiceError> {
-        connection.in_flight.fetch_add(1, Ordering::Relaxed);
-        let mut guard = InFlight { server: self, connection, answered: false };
+        let number = {
+            let mut calls = connection.in_flight();
+            let number = calls.next;
+            calls.next += 1;
+            calls.going.insert(number);
+            number
+        };
+        let mut going = Going { server: self, connection, number, answered: false };
         let answer = connection.peer.call_tool_once(params).await;
-        guard.answered = true;
+        going.answered = true;
         answer
     }
 
@@ -273,7 +298,7 @@ impl Server {
         stop: &CancellationToken,
     ) -> String {
         let connection =
-            Arc::new(Connection { peer: link.peer.clone(), in_flight: AtomicUsize::new(0) });
+            Arc::new(Connection { peer: link.peer.clone(), in_flight: Mutex::default() });
         let listed = Arc::clone(&link.listed);
         let reason = match self.list(&connection, table).await {
             Err(reason) => reason,
@@ -303,7 +328,10 @@ impl Server {
         } else {
             self.state.send_replace(State::Down(reason.as_str().into()));
         }
-        link.close().await;
+        // One that has ended or says nothing need not be asked to go.
+        if stop.is_cancelled() {
+            link.close().await;
+        }
         reason
     }
 
@@ -339,16 +367,24 @@ impl Server {
     }
 
     /// Whether the server still answers. A server that works on one call at a time answers late, so
-    /// while other calls wait on it, it is asked again: each of them has a timeout of its own.
+    /// it is asked again while calls that began before are going: each has a timeout of its own. Calls
+    /// that came later are not waited for, or a dead server that is much asked would never be buried.
     async fn sign_of_life(&self, connection: &Connection) -> Result<(), String> {
+        let since = {
+            let calls = connection.in_flight();
+            calls.suspected_at.unwrap_or(calls.next)
+        };
         loop {
             let ping = super::link::ping(&connection.peer);
             let reason = match tokio::time::timeout(PING_TIMEOUT, ping).await {
-                Ok(Ok(())) => return Ok(()),
+                Ok(Ok(())) => {
+                    connection.in_flight().suspected_at = None;
+                    return Ok(());
+                }
                 Ok(Err(error)) => return Err(self.said(&error)),
                 Err(_) => format!("no sign of life in {}s", PING_TIMEOUT.as_secs()),
             };
-            if connection.in_flight.load(Ordering::Relaxed) == 0 {
+            if connection.in_flight().going.first().is_none_or(|number| *number >= since) {
                 return Err(reason);
             }
         }
