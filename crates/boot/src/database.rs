@@ -79,7 +79,7 @@ pub async fn connect(settings: &Database, service: Service) -> Result<PgPool, Bo
             error = &*error as &dyn std::error::Error,
             host,
             port,
-            "the database at {host}:{port} does not let us in yet; trying again: {error}"
+            "the database at {host}:{port} does not let us in yet; trying again"
         );
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(4));
