@@ -6,6 +6,7 @@ use std::time::Duration;
 use orchestrator_engine::config::{Database, Service};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _};
+use tracing::log::LevelFilter;
 
 use crate::BoxError;
 
@@ -41,8 +42,8 @@ fn options(settings: &Database, service: Service) -> Result<PgConnectOptions, sq
         .application_name(service.binary())
         .statement_cache_capacity(STATEMENTS_KEPT)
         // Slow statements are told; ordinary ones only when somebody looks for a fault.
-        .log_statements(tracing::log::LevelFilter::Trace)
-        .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(1)))
+        .log_statements(if settings.log_queries { LevelFilter::Info } else { LevelFilter::Trace })
+        .log_slow_statements(LevelFilter::Warn, Duration::from_secs(1)))
 }
 
 /// The pool of [`pool`], once the database has answered.
