@@ -43,8 +43,9 @@ pub fn known_version() -> i64 {
 /// When the database is out of reach.
 pub async fn version(pool: &PgPool) -> Result<i64, sqlx::Error> {
     // Not checked at compile time: the table is sqlx's own, and absent from an empty database.
-    let present: bool =
-        sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null").fetch_one(pool).await?;
+    let present: bool = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null")
+        .fetch_one(pool)
+        .await?;
     if !present {
         return Ok(0);
     }

@@ -3,7 +3,13 @@
 //! A file per noun. Postgres is the only source of truth; what Redis carries
 //! ([`crate::streams`]) are hints about it.
 
+pub mod agent;
+pub mod audit;
+pub mod idempotency;
 pub mod migrate;
+pub mod run;
+pub mod task;
+pub mod tool_catalogue;
 
 use std::time::Duration;
 
