@@ -2,7 +2,8 @@
 //! query that reads or writes them.
 //!
 //! No transport lives here: no web framework, no HTTP client, no command line. The services are
-//! thin over this crate. All SQL is in [`store`]; [`schedule`] and [`pipeline`] are pure.
+//! thin over this crate. All SQL is in [`store`], all of
+//! Redis in [`streams`]; [`schedule`] and [`pipeline`] are pure.
 
 pub mod agent;
 pub mod clock;
@@ -12,6 +13,7 @@ pub mod problem;
 pub mod run;
 pub mod schedule;
 pub mod store;
+pub mod streams;
 pub mod task;
 pub mod tool;
 

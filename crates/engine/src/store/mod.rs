@@ -5,8 +5,14 @@
 
 pub mod agent;
 pub mod audit;
+pub mod event;
+pub mod execution;
+pub mod fire;
 pub mod idempotency;
+pub mod invariant;
 pub mod migrate;
+pub mod process;
+pub mod queue;
 pub mod run;
 pub mod task;
 pub mod tool_catalogue;

@@ -1,0 +1,179 @@
+//! Putting runs into the queue.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::PgConnection;
+
+use crate::id::{AgentId, RunId, TaskId};
+use crate::run::Trigger;
+use crate::store::{StoreError, seconds};
+
+/// A run to be put into the queue.
+#[derive(Clone, Debug)]
+pub struct NewWork {
+    /// The id the run is to have.
+    pub run_id: RunId,
+    /// Who owns it.
+    pub agent_id: AgentId,
+    /// The task and the revision it is pinned to; `None` for a pipeline without a task.
+    pub task: Option<(TaskId, i32)>,
+    /// 1 (first) to 9.
+    pub priority: i16,
+    /// How long after the database's present it may start.
+    pub delay: Duration,
+    /// What made it.
+    pub trigger: Trigger,
+    /// The time that the schedule named.
+    pub nominal_at: Option<DateTime<Utc>>,
+    /// When it is to start, for the record.
+    pub scheduled_at: DateTime<Utc>,
+    /// It ends `expired` when it was not started so long after it might have.
+    pub expires_after: Option<Duration>,
+    /// Parameters over the task's own.
+    pub params: Option<Value>,
+    /// What its expressions see as `event`.
+    pub event: Option<Value>,
+    /// The payload of a pipeline without a task.
+    pub definition: Option<Value>,
+    /// A key, and how long no second run with it is made.
+    pub dedupe: Option<(String, Duration)>,
+}
+
+/// What became of a [`NewWork`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Enqueued {
+    /// The run that stands for it: the new one, or the one whose dedupe window is open.
+    pub run_id: RunId,
+    /// Whether it is an earlier one.
+    pub deduplicated: bool,
+}
+
+/// Puts a run into the queue, unless its dedupe key names an earlier one.
+///
+/// # Errors
+///
+/// [`StoreError::Database`]; nothing is added then.
+pub async fn enqueue(conn: &mut PgConnection, work: NewWork) -> Result<Enqueued, StoreError> {
+    if let Some(earlier) = claim_key(conn, &work).await? {
+        return Ok(Enqueued { run_id: earlier, deduplicated: true });
+    }
+    let run_id = work.run_id;
+    enqueue_many(conn, vec![work]).await?;
+    Ok(Enqueued { run_id, deduplicated: false })
+}
+
+/// Takes the dedupe key of `work` for its run. `None` when it is taken now or there is no key;
+/// otherwise the run that has it.
+async fn claim_key(conn: &mut PgConnection, work: &NewWork) -> Result<Option<RunId>, StoreError> {
+    let Some((key, window)) = &work.dedupe else { return Ok(None) };
+    // The update of a key whose window is open is empty, but locks the row: twins wait here.
+    let holder = sqlx::query_scalar!(
+        r#"
+        insert into dedupe as d (agent_id, key, run_id, until)
+        values ($1, $2, $3, now() + make_interval(secs => $4))
+        on conflict (agent_id, key) do update set
+            run_id = case when d.until <= now() then excluded.run_id else d.run_id end,
+            until = case when d.until <= now() then excluded.until else d.until end
+        returning run_id as "run_id: RunId"
+        "#,
+        work.agent_id as AgentId,
+        key,
+        work.run_id as RunId,
+        seconds(*window),
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(StoreError::while_trying("claim a dedupe key"))?;
+    Ok((holder != work.run_id).then_some(holder))
+}
+
+/// Puts runs into the queue in one statement. Dedupe keys are not looked at.
+///
+/// # Errors
+///
+/// [`StoreError::Database`]; nothing is added then.
+pub async fn enqueue_many(conn: &mut PgConnection, work: Vec<NewWork>) -> Result<(), StoreError> {
+    if work.is_empty() {
+        return Ok(());
+    }
+    let count = work.len();
+    let mut columns = Columns::with_capacity(count);
+    for one in work {
+        columns.push(one);
+    }
+    let added = sqlx::query!(
+        r#"
+        insert into due_work (run_id, agent_id, task_id, revision, priority, run_at, trigger,
+                              nominal_at, scheduled_at, expires_at, params, event, definition)
+        select run_id, agent_id, task_id, revision, priority,
+               now() + make_interval(secs => delay), trigger, nominal_at, scheduled_at,
+               now() + make_interval(secs => delay + expires_after), params, event, definition
+        from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::smallint[], $6::float8[],
+                    $7::text[], $8::timestamptz[], $9::timestamptz[], $10::float8[],
+                    $11::jsonb[], $12::jsonb[], $13::jsonb[])
+             as w(run_id, agent_id, task_id, revision, priority, delay, trigger, nominal_at,
+                  scheduled_at, expires_after, params, event, definition)
+        "#,
+        &columns.run_id,
+        &columns.agent_id,
+        &columns.task_id as &[Option<uuid::Uuid>],
+        &columns.revision as &[Option<i32>],
+        &columns.priority,
+        &columns.delay,
+        &columns.trigger as &[&str],
+        &columns.nominal_at as &[Option<DateTime<Utc>>],
+        &columns.scheduled_at,
+        &columns.expires_after as &[Option<f64>],
+        &columns.params as &[Option<Value>],
+        &columns.event as &[Option<Value>],
+        &columns.definition as &[Option<Value>],
+    )
+    .execute(conn)
+    .await
+    .map_err(StoreError::while_trying("enqueue runs"))?
+    .rows_affected();
+    debug_assert_eq!(added, count as u64);
+    Ok(())
+}
+
+/// The rows turned into columns, as `unnest` takes them.
+#[derive(Default)]
+struct Columns {
+    run_id: Vec<uuid::Uuid>,
+    agent_id: Vec<uuid::Uuid>,
+    task_id: Vec<Option<uuid::Uuid>>,
+    revision: Vec<Option<i32>>,
+    priority: Vec<i16>,
+    delay: Vec<f64>,
+    trigger: Vec<&'static str>,
+    nominal_at: Vec<Option<DateTime<Utc>>>,
+    scheduled_at: Vec<DateTime<Utc>>,
+    expires_after: Vec<Option<f64>>,
+    params: Vec<Option<Value>>,
+    event: Vec<Option<Value>>,
+    definition: Vec<Option<Value>>,
+}
+
+impl Columns {
+    fn with_capacity(count: usize) -> Self {
+        Self { run_id: Vec::with_capacity(count), ..Self::default() }
+    }
+
+    fn push(&mut self, work: NewWork) {
+        self.run_id.push(work.run_id.0);
+        self.agent_id.push(work.agent_id.0);
+        self.task_id.push(work.task.map(|(id, _)| id.0));
+        self.revision.push(work.task.map(|(_, revision)| revision));
+        self.priority.push(work.priority);
+        self.delay.push(seconds(work.delay));
+        self.trigger.push(work.trigger.as_str());
+        self.nominal_at.push(work.nominal_at);
+        self.scheduled_at.push(work.scheduled_at);
+        self.expires_after.push(work.expires_after.map(seconds));
+        self.params.push(work.params);
+        self.event.push(work.event);
+        self.definition.push(work.definition);
+    }
+}

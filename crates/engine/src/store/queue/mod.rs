@@ -1,0 +1,17 @@
+//! The queue: runs that may start, and the leases of those that have.
+//!
+//! A worker never holds a row lock while a tool is running: it *leases* the run until an instant,
+//! and renews. A worker that dies simply stops renewing, and the run is leased again. So a run may
+//! be worked on twice, but only the holder of the current [`LeaseToken`] can write about it.
+//!
+//! The database's clock decides every lease; a worker's clock decides nothing.
+
+mod commit;
+mod enqueue;
+mod lease;
+
+pub use commit::{Finished, Requeued, checkpoint, finish, requeue};
+pub use enqueue::{Enqueued, NewWork, enqueue, enqueue_many};
+pub use lease::{
+    Canceled, Lease, Leased, Past, Renewal, cancel, lease, next_due_in, release, renew,
+};

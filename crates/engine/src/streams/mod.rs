@@ -1,0 +1,290 @@
+//! Redis: hints and live events. Everything here may vanish at any moment; nothing may break.
+//!
+//! | key                           | kind   | written by             | read by              | kept               |
+//! |-------------------------------|--------|------------------------|----------------------|--------------------|
+//! | `orchestrator:work`           | stream | scheduler, api, worker | worker               | newest 1,000       |
+//! | `orchestrator:schedule`       | stream | api                    | scheduler            | newest 1,000       |
+//! | `orchestrator:events`         | stream | api, other programs    | scheduler (a group)  | until acknowledged |
+//! | `orchestrator:lifecycle`      | stream | api, scheduler, worker | console, subscribers | newest 10,000      |
+//! | `orchestrator:active_workers` | set    | worker                 | subscribers          | while alive        |
+//! | `orchestrator:rate:<key>`     | string | api                    | api                  | a minute           |
+//!
+//! With Redis away every call answers at once that it could do nothing; it is tried again after
+//! [`RETRY_AFTER`]. Going and coming are logged once each.
+
+mod consumer;
+mod listener;
+mod rate;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use deadpool_redis::{Manager, Pool, PoolConfig, Runtime, Timeouts};
+use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, Pipeline, RedisError};
+
+pub use consumer::{Consumer, Entry};
+pub use listener::Wake;
+pub use rate::{Decision, decide as decide_rate};
+
+use crate::clock::Clock;
+use crate::id::{AgentId, EventId, ProcessId, RunId, TaskId};
+
+/// "There may be work." A worker that reads it asks Postgres what is due.
+pub const WORK: &str = "orchestrator:work";
+/// "A schedule has changed." A scheduler that reads it asks Postgres what is due next.
+pub const SCHEDULE: &str = "orchestrator:schedule";
+/// Named messages, from the API and from other programs.
+pub const EVENTS: &str = "orchestrator:events";
+/// What became of tasks and runs.
+pub const LIFECYCLE: &str = "orchestrator:lifecycle";
+/// The ids of the workers that are alive.
+pub const ACTIVE_WORKERS: &str = "orchestrator:active_workers";
+
+/// How long Redis is left alone after it could not be reached.
+pub const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long a call may take before Redis counts as away.
+const CALL_TIMEOUT: Duration = Duration::from_millis(500);
+/// Connections for calls; those that wait for entries have their own.
+const POOL_SIZE: usize = 8;
+const HINTS_KEPT: usize = 1_000;
+const LIFECYCLE_KEPT: usize = 10_000;
+
+/// Something that became of a task or a run, for whoever watches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lifecycle {
+    /// `noun.what`: `run.started`, `run.succeeded`, `task.paused`.
+    pub kind: &'static str,
+    /// Whose it is.
+    pub agent_id: AgentId,
+    /// The task, where there is one.
+    pub task_id: Option<TaskId>,
+    /// The run, where there is one.
+    pub run_id: Option<RunId>,
+    /// When it happened.
+    pub at: DateTime<Utc>,
+}
+
+/// The process's door to Redis. Clones share it.
+#[derive(Clone)]
+pub struct Streams(Arc<Inner>);
+
+struct Inner {
+    pool: Option<Pool>,
+    client: Option<Client>,
+    clock: Arc<dyn Clock>,
+    up: AtomicBool,
+    retry_at_ms: AtomicI64,
+    errors: AtomicU64,
+}
+
+impl Streams {
+    /// A door to the Redis at `url`; nothing is connected yet. `None`: there is none, and every call
+    /// answers so.
+    ///
+    /// # Errors
+    ///
+    /// When `url` is not a Redis URL. The message does not repeat it: it may hold a password.
+    pub fn new(url: Option<&str>, clock: Arc<dyn Clock>) -> Result<Self, RedisError> {
+        let (pool, client) = match url {
+            None => (None, None),
+            Some(url) => {
+                let client = Client::open(url)?;
+                let config = AsyncConnectionConfig::new()
+                    .set_connection_timeout(Some(CALL_TIMEOUT))
+                    .set_response_timeout(Some(CALL_TIMEOUT));
+                let manager = Manager::new_with_config(url, config)?;
+                let timeouts = Timeouts {
+                    wait: Some(CALL_TIMEOUT),
+                    create: Some(CALL_TIMEOUT),
+                    recycle: Some(CALL_TIMEOUT),
+                };
+                let pool = Pool::builder(manager)
+                    .config(PoolConfig { max_size: POOL_SIZE, timeouts, ..PoolConfig::default() })
+                    .runtime(Runtime::Tokio1)
+                    .build()
+                    .map_err(|error| {
+                        RedisError::from((
+                            redis::ErrorKind::InvalidClientConfig,
+                            "the connection pool could not be made",
+                            error.to_string(),
+                        ))
+                    })?;
+                (Some(pool), Some(client))
+            }
+        };
+        Ok(Self(Arc::new(Inner {
+            up: AtomicBool::new(client.is_some()),
+            pool,
+            client,
+            clock,
+            retry_at_ms: AtomicI64::new(0),
+            errors: AtomicU64::new(0),
+        })))
+    }
+
+    /// Whether Redis answered when it was last asked. False where there is none.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.0.up.load(Ordering::Relaxed)
+    }
+
+    /// Whether a Redis is configured at all.
+    #[must_use]
+    pub fn is_configured(&self) -> bool {
+        self.0.client.is_some()
+    }
+
+    /// How many calls have failed since the start.
+    #[must_use]
+    pub fn errors(&self) -> u64 {
+        self.0.errors.load(Ordering::Relaxed)
+    }
+
+    /// Asks Redis whether it is there; what [`Self::is_up`] says is true afterwards.
+    pub async fn ping(&self) -> bool {
+        self.call::<String>(&redis::cmd("PING")).await.is_some()
+    }
+
+    /// Tells workers that there may be work.
+    pub async fn wake_workers(&self) {
+        self.hint(WORK).await;
+    }
+
+    /// Tells schedulers that a schedule has changed.
+    pub async fn wake_scheduler(&self) {
+        self.hint(SCHEDULE).await;
+    }
+
+    async fn hint(&self, stream: &str) {
+        let mut add = redis::cmd("XADD");
+        add.arg(stream).arg("MAXLEN").arg("~").arg(HINTS_KEPT).arg("*").arg("v").arg(1);
+        self.call::<String>(&add).await;
+    }
+
+    /// Shows an event, kept in Postgres already, to schedulers and other programs.
+    pub async fn add_event(&self, id: EventId, topic: &str, payload: &serde_json::Value) {
+        let mut add = redis::cmd("XADD");
+        add.arg(EVENTS).arg("*").arg("event_id").arg(id.to_string());
+        add.arg("topic").arg(topic).arg("payload").arg(payload.to_string());
+        self.call::<String>(&add).await;
+    }
+
+    /// Tells whoever watches what became of tasks and runs, and wakes workers when `wake` says that
+    /// some of it is new work; one round trip.
+    pub async fn lifecycle(&self, changes: &[Lifecycle]) {
+        if changes.is_empty() {
+            return;
+        }
+        let mut adds = redis::pipe();
+        for change in changes {
+            let add = adds.cmd("XADD").arg(LIFECYCLE).arg("MAXLEN").arg("~").arg(LIFECYCLE_KEPT);
+            add.arg("*").arg("kind").arg(change.kind);
+            add.arg("agent_id").arg(change.agent_id.to_string());
+            if let Some(task) = change.task_id {
+                add.arg("task_id").arg(task.to_string());
+            }
+            if let Some(run) = change.run_id {
+                add.arg("run_id").arg(run.to_string());
+            }
+            add.arg("at").arg(change.at.to_rfc3339()).ignore();
+        }
+        self.pipe(&adds).await;
+    }
+
+    /// Says that a worker is alive, or with `false` that it has ended.
+    pub async fn worker_alive(&self, worker: ProcessId, alive: bool) {
+        let mut change = redis::cmd(if alive { "SADD" } else { "SREM" });
+        change.arg(ACTIVE_WORKERS).arg(worker.to_string());
+        self.call::<i64>(&change).await;
+    }
+
+    /// Makes the set of active workers what Postgres says it is.
+    pub async fn set_active_workers(&self, workers: &[ProcessId]) {
+        let mut set = redis::pipe();
+        set.atomic().cmd("DEL").arg(ACTIVE_WORKERS).ignore();
+        if !workers.is_empty() {
+            let ids: Vec<_> = workers.iter().map(ToString::to_string).collect();
+            set.cmd("SADD").arg(ACTIVE_WORKERS).arg(ids).ignore();
+        }
+        self.pipe(&set).await;
+    }
+
+    /// Counts a request of `key` against `per_minute`, together with all other replicas. `None`:
+    /// Redis is away.
+    pub async fn rate_limit(&self, key: &str, per_minute: u32) -> Option<Decision> {
+        let mut eval = redis::cmd("EVAL");
+        eval.arg(rate::SCRIPT).arg(1).arg(format!("orchestrator:rate:{key}")).arg(per_minute);
+        let (allowed, tat_in_us): (bool, i64) = self.call(&eval).await?;
+        Some(Decision::new(allowed, tat_in_us, per_minute))
+    }
+
+    /// Runs one command. `None`: Redis is away.
+    async fn call<T: FromRedisValue>(&self, command: &Cmd) -> Option<T> {
+        let mut connection = self.connection().await?;
+        let answer = command.query_async(&mut connection).await;
+        self.note(answer)
+    }
+
+    /// Runs several commands in one round trip.
+    async fn pipe(&self, commands: &Pipeline) {
+        if let Some(mut connection) = self.connection().await {
+            let answer = commands.query_async::<()>(&mut connection).await;
+            self.note(answer);
+        }
+    }
+
+    async fn connection(&self) -> Option<deadpool_redis::Connection> {
+        let pool = self.0.pool.as_ref()?;
+        let now_ms = self.0.clock.now().timestamp_millis();
+        let retry_at_ms = self.0.retry_at_ms.load(Ordering::Relaxed);
+        let pause_ms = i64::try_from(RETRY_AFTER.as_millis()).unwrap_or(i64::MAX);
+        // The second condition: a clock that was set back must not keep us away.
+        if !self.is_up() && now_ms < retry_at_ms && retry_at_ms - now_ms <= pause_ms {
+            return None;
+        }
+        match pool.get().await {
+            Ok(connection) => Some(connection),
+            Err(error) => {
+                self.went_away(&error);
+                None
+            }
+        }
+    }
+
+    fn note<T>(&self, answer: Result<T, RedisError>) -> Option<T> {
+        match answer {
+            Ok(value) => {
+                self.came_back();
+                Some(value)
+            }
+            Err(error) => {
+                self.went_away(&error);
+                None
+            }
+        }
+    }
+
+    fn went_away(&self, error: &dyn std::error::Error) {
+        self.0.errors.fetch_add(1, Ordering::Relaxed);
+        let pause_ms = i64::try_from(RETRY_AFTER.as_millis()).unwrap_or(i64::MAX);
+        let retry_at = self.0.clock.now().timestamp_millis().saturating_add(pause_ms);
+        self.0.retry_at_ms.store(retry_at, Ordering::Relaxed);
+        if self.0.up.swap(false, Ordering::Relaxed) {
+            tracing::warn!(%error, "Redis is away; going on without it, by polling");
+        }
+    }
+
+    fn came_back(&self) {
+        if !self.0.up.swap(true, Ordering::Relaxed) {
+            tracing::info!("Redis is back");
+        }
+    }
+}
+
+impl std::fmt::Debug for Streams {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Streams").field("up", &self.is_up()).finish_non_exhaustive()
+    }
+}
