@@ -7,7 +7,9 @@
 
 pub mod agent;
 pub mod clock;
+pub mod config;
 pub mod id;
+pub mod metrics;
 pub mod pipeline;
 pub mod problem;
 pub mod run;
@@ -15,6 +17,7 @@ pub mod schedule;
 pub mod store;
 pub mod streams;
 pub mod task;
+pub mod telemetry;
 pub mod tool;
 
 /// The version of this build, as every service reports it.

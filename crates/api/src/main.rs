@@ -1,0 +1,9 @@
+//! Serves REST, the console and MCP.
+
+use std::process::ExitCode;
+
+use orchestrator_boot::Service;
+
+fn main() -> ExitCode {
+    orchestrator_boot::run(Service::Api, orchestrator_api::serve)
+}

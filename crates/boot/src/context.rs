@@ -1,0 +1,82 @@
+//! What a service is handed.
+
+use std::sync::Arc;
+
+use orchestrator_engine::clock::Clock;
+use orchestrator_engine::config::{Service, Settings};
+use orchestrator_engine::id::{self, ProcessId};
+use orchestrator_engine::metrics::Metrics;
+use sqlx::PgPool;
+
+use crate::health::{CheckOutcome, HealthBoard};
+
+/// What a service is handed. Clones share everything in it.
+///
+/// Nothing here belongs to a process: several services, or several workers, may be given one.
+#[derive(Clone)]
+pub struct Context {
+    /// All settings.
+    pub settings: Arc<Settings>,
+    /// The database; its schema is up to date.
+    pub pool: PgPool,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// What is counted and measured.
+    pub metrics: Metrics,
+    /// What is well and what is not.
+    pub health: HealthBoard,
+    /// Who we are in heartbeats and leases. Two workers in one process need two: see
+    /// [`Context::sibling`].
+    pub process_id: ProcessId,
+    /// When this context was made.
+    pub started_at: chrono::DateTime<chrono::Utc>,
+}
+
+impl Context {
+    /// A context for `service` with metrics, a health board that knows of the database, and an id of
+    /// its own. Touches nothing outside.
+    #[must_use]
+    pub fn new(service: Service, settings: Settings, pool: PgPool, clock: Arc<dyn Clock>) -> Self {
+        let started_at = clock.now();
+        let metrics = Metrics::new(service);
+        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit an f64 for ever")]
+        metrics.process().start_time.set(started_at.timestamp() as f64);
+        let health = HealthBoard::new(Arc::clone(&clock));
+        let probe = pool.clone();
+        health.check("database", true, move || {
+            let pool = probe.clone();
+            async move { ask_database(&pool).await }
+        });
+        Self {
+            settings: Arc::new(settings),
+            pool,
+            metrics,
+            health,
+            process_id: ProcessId::new(started_at, &mut id::rng()),
+            started_at,
+            clock,
+        }
+    }
+
+    /// The same context under another process id, for a second worker beside the first.
+    #[must_use]
+    pub fn sibling(&self) -> Self {
+        Self { process_id: ProcessId::new(self.clock.now(), &mut id::rng()), ..self.clone() }
+    }
+}
+
+async fn ask_database(pool: &PgPool) -> CheckOutcome {
+    use sqlx::Connection as _;
+    let asked = async { pool.acquire().await?.ping().await };
+    match asked.await {
+        Ok(()) => CheckOutcome::healthy(),
+        // The error may hold the address, which is no business of whoever asks for our health.
+        Err(error) => {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the database did not answer the health check"
+            );
+            CheckOutcome::unhealthy("the database does not answer")
+        }
+    }
+}

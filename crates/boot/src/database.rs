@@ -1,0 +1,98 @@
+//! The pool, and patience with a database that is still starting.
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use orchestrator_engine::config::{Database, Service};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{ConnectOptions as _, Connection as _};
+
+use crate::BoxError;
+
+/// How long a start waits for the database before it gives up; an orchestrating supervisor then
+/// starts us again.
+const WAIT_MAX: Duration = Duration::from_mins(1);
+
+/// How long one try may take: a dropped packet must not use up the whole wait.
+const TRY_MAX: Duration = Duration::from_secs(5);
+
+/// How long a query waits for a free connection.
+const ACQUIRE_MAX: Duration = Duration::from_secs(10);
+
+/// Statements prepared and kept per connection; there are fewer distinct ones in the program.
+const STATEMENTS_KEPT: usize = 256;
+
+/// A pool that connects when it is first used. `service` shows in `pg_stat_activity`.
+///
+/// # Errors
+///
+/// When the URL is not one; settings have checked that before.
+pub fn pool(settings: &Database, service: Service) -> Result<PgPool, BoxError> {
+    let options = options(settings, service)?;
+    Ok(PgPoolOptions::new()
+        .max_connections(settings.max_connections)
+        .min_connections(1)
+        .acquire_timeout(ACQUIRE_MAX)
+        .connect_lazy_with(options))
+}
+
+fn options(settings: &Database, service: Service) -> Result<PgConnectOptions, sqlx::Error> {
+    Ok(PgConnectOptions::from_str(settings.url.expose())?
+        .application_name(service.binary())
+        .statement_cache_capacity(STATEMENTS_KEPT)
+        // Slow statements are told; ordinary ones only when somebody looks for a fault.
+        .log_statements(tracing::log::LevelFilter::Trace)
+        .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(1)))
+}
+
+/// The pool of [`pool`], once the database has answered.
+///
+/// Tries again, saying so, for [`WAIT_MAX`]. A single connection is used for that, because the pool
+/// itself would only say that it waited.
+///
+/// # Errors
+///
+/// The last answer of the database, when it did not let us in within the time.
+pub async fn connect(settings: &Database, service: Service) -> Result<PgPool, BoxError> {
+    let options = options(settings, service)?;
+    let (host, port) = (options.get_host().to_owned(), options.get_port());
+    let deadline = tokio::time::Instant::now() + WAIT_MAX;
+    let mut pause = Duration::from_millis(250);
+    loop {
+        let error: BoxError =
+            match tokio::time::timeout(TRY_MAX, PgConnection::connect_with(&options)).await {
+                Ok(Ok(connection)) => {
+                    drop(connection.close().await);
+                    return pool(settings, service);
+                }
+                Ok(Err(error)) => error.into(),
+                Err(_) => format!("no answer within {} s", TRY_MAX.as_secs()).into(),
+            };
+        if tokio::time::Instant::now() + pause >= deadline {
+            return Err(format!(
+                "the database at {host}:{port} did not let us in within {} s: {error}",
+                WAIT_MAX.as_secs()
+            )
+            .into());
+        }
+        tracing::warn!(
+            error = &*error as &dyn std::error::Error,
+            host,
+            port,
+            "the database at {host}:{port} does not let us in yet; trying again: {error}"
+        );
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(4));
+    }
+}
+
+/// Applies what is missing of `migrations/`, under a lock: whichever service starts first does it.
+///
+/// # Errors
+///
+/// When a migration fails, or the database was migrated by a newer version.
+pub async fn bring_up_to_date(pool: &PgPool) -> Result<(), BoxError> {
+    // MERGE: orchestrator_engine::store::migrate(pool).await?
+    let _ = pool;
+    Ok(())
+}

@@ -1,0 +1,246 @@
+//! Settings: everything a person can set, read once at the start from the environment.
+//!
+//! There is no settings file: compose and Kubernetes speak environment. [`Env`] is the only door
+//! (tests bring their own map); every section adds what is wrong to [`Problems`], so that a person
+//! sees all mistakes at once. What a setting is called, what it means, its unit and its default
+//! stand in [`SETTINGS`], from which `--help` and `.env.example` are made.
+//!
+//! To add a setting: a row in [`SETTINGS`] (`table.rs`), a field in its section (`sections.rs`) read
+//! through [`Env`], and `make env-example` (a test compares). Reading a name that has no row panics
+//! in tests.
+
+mod env;
+mod secret;
+mod sections;
+mod table;
+
+use std::collections::BTreeMap;
+
+pub use env::{Env, Problems};
+pub use secret::Secret;
+pub use sections::{
+    Api, Database, LlmSettings, Log, LogFormat, LogLevel, Redis, Scheduler, ToolSettings, Worker,
+};
+pub use table::{SETTINGS, SettingDoc, env_example, help};
+
+crate::text_enum! {
+    /// The programs that read settings.
+    Service {
+        /// `orchestrator-api`.
+        Api = "api",
+        /// `orchestrator-scheduler`.
+        Scheduler = "scheduler",
+        /// `orchestrator-worker`.
+        Worker = "worker",
+        /// `orchestrator`, the command line, whose `dev` is all three in one process.
+        Cli = "cli",
+    }
+}
+
+impl Service {
+    /// The name of its program.
+    #[must_use]
+    pub const fn binary(self) -> &'static str {
+        match self {
+            Self::Api => "orchestrator-api",
+            Self::Scheduler => "orchestrator-scheduler",
+            Self::Worker => "orchestrator-worker",
+            Self::Cli => "orchestrator",
+        }
+    }
+}
+
+/// The largest request body, in bytes. A pipeline of the greatest size allowed fits several times.
+pub const BODY_MAX_BYTES: usize = 1024 * 1024;
+
+/// All settings of a process. Every service reads all of them: a mistake in any is found by each.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Where Postgres is.
+    pub database: Database,
+    /// Where Redis is, if anywhere.
+    pub redis: Redis,
+    /// What is logged, and how.
+    pub log: Log,
+    /// The REST service.
+    pub api: Api,
+    /// The scheduler.
+    pub scheduler: Scheduler,
+    /// The worker.
+    pub worker: Worker,
+    /// What the tools need.
+    pub tools: ToolSettings,
+    /// `DEFAULT_TIMEZONE`: the zone of tasks that name none.
+    pub default_timezone: chrono_tz::Tz,
+    /// `RETENTION_DAYS`: how long finished runs, events and skipped occurrences are kept. 1 to 3650.
+    pub retention_days: u16,
+    /// `ENABLE_METRICS`: whether `/metrics` answers.
+    pub enable_metrics: bool,
+    /// `DEBUG_MODE`: more is logged and answers may carry more; never for a public server.
+    pub debug_mode: bool,
+    /// `SECRET_<NAME>`: what pipelines may use as `secrets.<NAME>`.
+    pub secrets: BTreeMap<String, Secret>,
+    /// Names in the environment that look like a slip of a setting's name, each as a sentence.
+    pub warnings: Vec<String>,
+}
+
+impl Settings {
+    /// Reads and checks every setting.
+    ///
+    /// # Errors
+    ///
+    /// All [`Problems`] at once, each a sentence that names the variable, what was given (never for
+    /// secrets) and what would be right.
+    pub fn read(env: &Env) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let settings = Self {
+            database: Database::read(env, &mut problems),
+            redis: Redis::read(env, &mut problems),
+            log: Log::read(env, &mut problems),
+            api: Api::read(env, &mut problems),
+            scheduler: Scheduler::read(env, &mut problems),
+            worker: Worker::read(env, &mut problems),
+            tools: ToolSettings::read(env, &mut problems),
+            default_timezone: sections::default_timezone(env, &mut problems),
+            retention_days: env.number("RETENTION_DAYS", 30, 1..=3650, &mut problems),
+            enable_metrics: env.flag("ENABLE_METRICS", true, &mut problems),
+            debug_mode: env.flag("DEBUG_MODE", false, &mut problems),
+            secrets: env.pipeline_secrets(&mut problems),
+            warnings: env.likely_slips(),
+        };
+        if env.flag("ENABLE_TRACING", false, &mut problems) {
+            problems.add(
+                "ENABLE_TRACING: sending traces (OTLP) is not available yet; leave it unset or false",
+            );
+        }
+        env.refuse_unknown(&mut problems);
+        if problems.is_empty() { Ok(settings) } else { Err(problems) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATABASE: (&str, &str) = ("DATABASE_URL", "postgres://u:hunter2@localhost/db");
+
+    fn read(pairs: &[(&str, &str)]) -> Result<Settings, Problems> {
+        Settings::read(&Env::from_pairs(pairs.iter().copied()))
+    }
+
+    #[test]
+    fn nothing_but_the_database_must_be_set() {
+        let settings = read(&[DATABASE]).unwrap();
+
+        assert_eq!(settings.api.port, 8080);
+        assert_eq!(settings.worker.concurrency, 5);
+        assert_eq!((settings.scheduler.metrics_port, settings.worker.metrics_port), (9101, 9102));
+        assert_eq!(settings.default_timezone, chrono_tz::UTC);
+        assert_eq!(settings.redis.url, None);
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once_with_what_was_given() {
+        let problems = read(&[
+            ("WORKER_CONCURRENCY", "51"),
+            ("LOG_LEVEL", "LOUD"),
+            ("DEFAULT_TIMEZONE", "Europe/Berln"),
+            ("ENABLE_METRICS", "maybe"),
+            ("SECRET_lower", "x"),
+            ("ENABLE_TRACING", "true"),
+            ("ORCHESTRATOR_URI", "http://x"),
+            ("SCHEDULER_INTERVAL", "soon"),
+        ])
+        .unwrap_err();
+
+        insta::assert_snapshot!(problems, @r#"
+        DATABASE_URL is not set; it is postgres://user:password@host:5432/database
+        LOG_LEVEL: "LOUD" is not one of DEBUG, INFO, WARNING, ERROR
+        SCHEDULER_INTERVAL: "soon" is not a whole number from 1 to 300
+        WORKER_CONCURRENCY: "51" is not a whole number from 1 to 50
+        DEFAULT_TIMEZONE: "Europe/Berln" is not a zone of the IANA database, such as Europe/Berlin; did you mean Europe/Berlin?
+        ENABLE_METRICS: "maybe" is not true or false
+        SECRET_lower: the name of a secret is capital letters, digits and _, as in SECRET_MAIL_TOKEN
+        ENABLE_TRACING: sending traces (OTLP) is not available yet; leave it unset or false
+        ORCHESTRATOR_URI is not a setting; did you mean ORCHESTRATOR_URL?
+        "#);
+    }
+
+    #[test]
+    fn a_secret_is_never_quoted() {
+        let problems =
+            read(&[("DATABASE_URL", "mysql://u:hunter2@h/d"), ("SMTP_URL", "ftp://u:hunter2@h")])
+                .unwrap_err();
+        let settings = read(&[
+            DATABASE,
+            ("LLM_API_KEY", "hunter2"),
+            ("ADMIN_API_KEY", "hunter2-hunter2-hunter2-hunter2-hunter2"),
+            ("REDIS_URL", "redis://:hunter2@localhost"),
+            ("SECRET_TOKEN", "hunter2"),
+        ])
+        .unwrap();
+
+        assert!(!problems.to_string().contains("hunter2"), "{problems}");
+        assert!(!format!("{settings:?}").contains("hunter2"));
+        assert_eq!(settings.secrets["TOKEN"].expose(), "hunter2");
+    }
+
+    #[test]
+    fn a_secret_may_stand_in_a_file_but_not_in_two_places() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, "postgres://u@localhost/db\n").unwrap();
+        let path = file.path().to_str().unwrap();
+
+        let settings = read(&[("DATABASE_URL_FILE", path), ("SECRET_A_FILE", path)]).unwrap();
+        let twice = read(&[DATABASE, ("DATABASE_URL_FILE", path)]).unwrap_err();
+        let missing = read(&[("DATABASE_URL_FILE", "/nowhere/at/all")]).unwrap_err();
+
+        assert_eq!(settings.database.url.expose(), "postgres://u@localhost/db");
+        assert_eq!(settings.secrets["A"].expose(), "postgres://u@localhost/db");
+        assert!(twice.to_string().contains("both set"), "{twice}");
+        assert!(missing.to_string().contains("/nowhere/at/all"), "{missing}");
+    }
+
+    #[test]
+    fn an_empty_value_counts_as_unset() {
+        let settings = read(&[DATABASE, ("REDIS_URL", ""), ("API_PORT", " ")]).unwrap();
+
+        assert_eq!((settings.redis.url, settings.api.port), (None, 8080));
+    }
+
+    #[test]
+    fn a_slip_in_a_name_is_pointed_out() {
+        let settings = read(&[DATABASE, ("WORKER_CONCURENCY", "9"), ("PATH", "/bin")]).unwrap();
+
+        assert_eq!(
+            settings.warnings,
+            ["WORKER_CONCURENCY is not a setting; did you mean WORKER_CONCURRENCY?"]
+        );
+    }
+
+    /// The table says a default; the code holds one; they are the same.
+    #[test]
+    fn every_documented_default_is_what_unset_means() {
+        let unset = read(&[DATABASE]).unwrap();
+
+        for setting in SETTINGS.iter().filter(|setting| !setting.default.is_empty()) {
+            let given = read(&[DATABASE, (setting.name, setting.default)])
+                .unwrap_or_else(|problems| panic!("{}: {problems}", setting.name));
+            assert_eq!(given, unset, "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn every_documented_setting_is_read() {
+        let env = Env::from_pairs([DATABASE]);
+        drop(Settings::read(&env));
+
+        let read = env.asked();
+        let unread: Vec<_> = SETTINGS
+            .iter()
+            .map(|setting| setting.name)
+            .filter(|name| !name.starts_with("ORCHESTRATOR_") && !read.contains(name))
+            .collect();
+        assert!(unread.is_empty(), "documented but never read: {unread:?}");
+    }
+}

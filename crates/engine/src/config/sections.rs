@@ -1,0 +1,300 @@
+//! The sections of [`super::Settings`]. Each field names its variable, its range and its default.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::{Env, Problems, Secret};
+use crate::problem::nearest;
+
+/// Where Postgres is and how much of it a process takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Database {
+    /// `DATABASE_URL`: `postgres://user:password@host:port/database`. Required.
+    pub url: Secret,
+    /// `DATABASE_MAX_CONNECTIONS`: the most connections of one process. 2 to 200, default 10.
+    pub max_connections: u32,
+}
+
+impl Database {
+    /// Reads the section, adding what is wrong to `problems`.
+    pub fn read(env: &Env, problems: &mut Problems) -> Self {
+        let before = problems.clone();
+        let url = env.secret("DATABASE_URL", problems).unwrap_or_else(|| {
+            problems.require(
+                *problems != before,
+                "DATABASE_URL is not set; it is postgres://user:password@host:5432/database",
+            );
+            Secret::new("")
+        });
+        let right = ["postgres://", "postgresql://"].iter().any(|s| url.expose().starts_with(s))
+            && sqlx::postgres::PgConnectOptions::from_str(url.expose()).is_ok();
+        problems.require(
+            right || url.expose().is_empty(),
+            "DATABASE_URL: not of the form postgres://user:password@host:5432/database \
+             (special characters in the password must be percent-encoded)",
+        );
+        Self { url, max_connections: env.number("DATABASE_MAX_CONNECTIONS", 10, 2..=200, problems) }
+    }
+}
+
+/// Where Redis is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redis {
+    /// `REDIS_URL`: `redis://:password@host:port/0`. `None`: the system runs without, by polling.
+    pub url: Option<Secret>,
+}
+
+impl Redis {
+    /// Reads the section, adding what is wrong to `problems`.
+    pub fn read(env: &Env, problems: &mut Problems) -> Self {
+        let url = env.secret("REDIS_URL", problems);
+        problems.require(
+            url.as_ref().is_none_or(|url| redis::parse_redis_url(url.expose()).is_some()),
+            "REDIS_URL: not of the form redis://:password@host:6379/0 (or rediss:// for TLS)",
+        );
+        Self { url }
+    }
+}
+
+crate::text_enum! {
+    /// How much is logged.
+    LogLevel {
+        /// Everything, for finding a fault.
+        Debug = "DEBUG",
+        /// What happened.
+        Info = "INFO",
+        /// What somebody should look at some day.
+        Warning = "WARNING",
+        /// What somebody should look at now.
+        Error = "ERROR",
+    }
+}
+
+crate::text_enum! {
+    /// What a log line looks like.
+    LogFormat {
+        /// One JSON object a line, for collectors.
+        Json = "json",
+        /// Text with fields, for people.
+        Structured = "structured",
+    }
+}
+
+/// What is logged, and how. Logs go to standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// `LOG_LEVEL`. Default INFO.
+    pub level: LogLevel,
+    /// `LOG_FORMAT`. Default structured.
+    pub format: LogFormat,
+}
+
+impl Log {
+    /// Reads the section, adding what is wrong to `problems`.
+    pub fn read(env: &Env, problems: &mut Problems) -> Self {
+        Self {
+            level: env.parsed(
+                "LOG_LEVEL",
+                LogLevel::Info,
+                "one of DEBUG, INFO, WARNING, ERROR",
+                problems,
+            ),
+            format: env.parsed(
+                "LOG_FORMAT",
+                LogFormat::Structured,
+                "one of json, structured",
+                problems,
+            ),
+        }
+    }
+}
+
+/// The shortest admin key accepted: 128 bits in hexadecimal.
+const ADMIN_KEY_MIN_CHARS: usize = 32;
+
+/// The REST service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Api {
+    /// `API_HOST`: the address it listens on. Default 0.0.0.0.
+    pub host: std::net::IpAddr,
+    /// `API_PORT`: default 8080; 0 takes any free one.
+    pub port: u16,
+    /// `API_WORKERS`: threads that serve requests. 0 (default): as many as the machine has cores.
+    pub workers: u16,
+    /// `API_RATE_LIMIT`: requests a minute and agent. 0: no limit. Default 6000.
+    pub rate_limit_per_minute: u32,
+    /// `AUTH_TOKEN_EXPIRE`: how long an access token lives. 60 s to 30 days, default one hour.
+    pub token_lifetime: Duration,
+    /// `ADMIN_API_KEY`: a key that is made an admin's at the start, if it is not yet one.
+    pub admin_key: Option<Secret>,
+}
+
+impl Api {
+    /// Reads the section, adding what is wrong to `problems`.
+    pub fn read(env: &Env, problems: &mut Problems) -> Self {
+        let admin_key = env.secret("ADMIN_API_KEY", problems);
+        problems.require(
+            admin_key
+                .as_ref()
+                .is_none_or(|key| key.expose().chars().count() >= ADMIN_KEY_MIN_CHARS),
+            format!(
+                "ADMIN_API_KEY: shorter than {ADMIN_KEY_MIN_CHARS} characters; make one with: openssl rand -hex 32"
+            ),
+        );
+        Self {
+            host: env.parsed(
+                "API_HOST",
+                std::net::Ipv4Addr::UNSPECIFIED.into(),
+                "an IP address such as 0.0.0.0 or 127.0.0.1",
+                problems,
+            ),
+            port: env.number("API_PORT", 8080, 0..=u16::MAX, problems),
+            workers: env.number("API_WORKERS", 0, 0..=256, problems),
+            rate_limit_per_minute: env.number("API_RATE_LIMIT", 6_000, 0..=1_000_000, problems),
+            token_lifetime: Duration::from_secs(env.number(
+                "AUTH_TOKEN_EXPIRE",
+                3_600,
+                60..=2_592_000,
+                problems,
+            )),
+            admin_key,
+        }
+    }
+}
+
+/// The scheduler.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scheduler {
+    /// `SCHEDULER_INTERVAL`: the longest sleep between two looks for due schedules. 1 to 300 s,
+    /// default 10 s. It wakes earlier for the next due time and for hints.
+    pub interval: Duration,
+    /// `METRICS_HOST`: the address its health and metrics port listens on. Default 0.0.0.0.
+    pub metrics_host: std::net::IpAddr,
+    /// `METRICS_PORT`: default 9101 here; 0 takes any free one.
+    pub metrics_port: u16,
+}
+
+impl Scheduler {
+    /// Reads the section, adding what is wrong to `problems`.
+    pub fn read(env: &Env, problems: &mut Problems) -> Self {
+        Self {
+            interval: Duration::from_secs(env.number("SCHEDULER_INTERVAL", 10, 1..=300, problems)),
+            metrics_host: metrics_host(env, problems),
+            metrics_port: env.number("METRICS_PORT", 9101, 0..=u16::MAX, problems),
+        }
+    }
+}
+
+/// The worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Worker {
+    /// `WORKER_CONCURRENCY`: runs executed at once in one process. 1 to 50, default 5.
+    pub concurrency: u16,
+    /// `WORKER_LEASE_SECONDS`: how long a run is ours without renewal; renewed at a third of it.
+    /// 5 to 3600 s, default 30 s.
+    pub lease: Duration,
+    /// `METRICS_HOST`: the address its health and metrics port listens on. Default 0.0.0.0.
+    pub metrics_host: std::net::IpAddr,
+    /// `METRICS_PORT`: default 9102 here; 0 takes any free one.
+    pub metrics_port: u16,
+}
+
+impl Worker {
+    /// Reads the section. `METRICS_*` are checked by [`Scheduler::read`], which reads the same
+    /// variables: told once is enough.
+    pub fn read(env: &Env, problems: &mut Problems) -> Self {
+        let mut told = Problems::default();
+        Self {
+            concurrency: env.number("WORKER_CONCURRENCY", 5, 1..=50, problems),
+            lease: Duration::from_secs(env.number("WORKER_LEASE_SECONDS", 30, 5..=3_600, problems)),
+            metrics_host: metrics_host(env, &mut told),
+            metrics_port: env.number("METRICS_PORT", 9102, 0..=u16::MAX, &mut told),
+        }
+    }
+}
+
+/// What the tools need. Nothing here is required: a tool without its settings says so when called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolSettings {
+    /// `MCP_CONFIG`: a file in the common `{"mcpServers": {…}}` form.
+    pub mcp_config: Option<PathBuf>,
+    /// `TOOL_CATALOG`: a file that declares further tools.
+    pub tool_catalog: Option<PathBuf>,
+    /// `HTTP_ALLOW_PRIVATE`: hosts and networks that tools may reach besides public ones, separated
+    /// by commas, as written; the tools parse it.
+    pub http_allow_private: String,
+    /// The language model.
+    pub llm: LlmSettings,
+    /// `SMTP_URL`: `smtp://user:password@host:587` or `smtps://…:465`.
+    pub smtp_url: Option<Secret>,
+}
+
+/// The language model that `llm.*` tools ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LlmSettings {
+    /// `LLM_BASE_URL`: the root of an API that speaks `/chat/completions`.
+    pub base_url: Option<String>,
+    /// `LLM_API_KEY`.
+    pub api_key: Option<Secret>,
+    /// `LLM_MODEL`: the model when a step names none.
+    pub model: Option<String>,
+}
+
+impl ToolSettings {
+    /// Reads the section, adding what is wrong to `problems`.
+    pub fn read(env: &Env, problems: &mut Problems) -> Self {
+        let base_url = env.text("LLM_BASE_URL").map(str::to_owned);
+        problems.require(
+            base_url.as_ref().is_none_or(|url| {
+                ["http://", "https://"].iter().any(|scheme| url.starts_with(scheme))
+            }),
+            "LLM_BASE_URL: does not begin with http:// or https://",
+        );
+        let smtp_url = env.secret("SMTP_URL", problems);
+        problems.require(
+            smtp_url.as_ref().is_none_or(|url| {
+                ["smtp://", "smtps://"].iter().any(|scheme| url.expose().starts_with(scheme))
+            }),
+            "SMTP_URL: not of the form smtp://user:password@host:587 or smtps://user:password@host:465",
+        );
+        Self {
+            mcp_config: existing_file("MCP_CONFIG", env, problems),
+            tool_catalog: existing_file("TOOL_CATALOG", env, problems),
+            http_allow_private: env.text("HTTP_ALLOW_PRIVATE").unwrap_or_default().to_owned(),
+            llm: LlmSettings {
+                base_url,
+                api_key: env.secret("LLM_API_KEY", problems),
+                model: env.text("LLM_MODEL").map(str::to_owned),
+            },
+            smtp_url,
+        }
+    }
+}
+
+fn existing_file(name: &'static str, env: &Env, problems: &mut Problems) -> Option<PathBuf> {
+    let path = PathBuf::from(env.text(name)?);
+    problems.require(path.is_file(), format!("{name}: there is no file {}", path.display()));
+    Some(path)
+}
+
+fn metrics_host(env: &Env, problems: &mut Problems) -> std::net::IpAddr {
+    env.parsed(
+        "METRICS_HOST",
+        std::net::Ipv4Addr::UNSPECIFIED.into(),
+        "an IP address such as 0.0.0.0 or 127.0.0.1",
+        problems,
+    )
+}
+
+pub(super) fn default_timezone(env: &Env, problems: &mut Problems) -> chrono_tz::Tz {
+    let Some(name) = env.text("DEFAULT_TIMEZONE") else { return chrono_tz::UTC };
+    name.parse().unwrap_or_else(|_| {
+        let hint = nearest(name, chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name()))
+            .map_or_else(String::new, |near| format!("; did you mean {near}?"));
+        problems.add(format!(
+            "DEFAULT_TIMEZONE: {name:?} is not a zone of the IANA database, such as Europe/Berlin{hint}"
+        ));
+        chrono_tz::UTC
+    })
+}
