@@ -1,0 +1,138 @@
+//! Between JSON and the values of expressions, within limits.
+
+use minijinja::value::{Serde, ValueKind};
+use minijinja::{Error, ErrorKind, Value};
+use serde_json::{Map, Number, Value as Json};
+
+use super::engine::{RENDERED_MAX, refused};
+
+/// How deep a value may be nested.
+pub const DEPTH_MAX: usize = 100;
+
+/// What expressions see of `json`.
+#[must_use]
+pub fn from_json(json: &Json) -> Value {
+    match json {
+        Json::Null => Value::from(()),
+        Json::Bool(value) => Value::from(*value),
+        Json::String(text) => Value::from(text.as_str()),
+        other => Value::from(Serde(other)),
+    }
+}
+
+/// The value as JSON.
+///
+/// # Errors
+///
+/// When it, or something in it, is undefined or has no place in JSON (an infinite number, bytes, a
+/// function); when it is nested deeper than [`DEPTH_MAX`] or larger than [`RENDERED_MAX`].
+pub(super) fn to_json(value: &Value) -> Result<Json, Error> {
+    let mut left = RENDERED_MAX;
+    convert(value, DEPTH_MAX, &mut left)
+}
+
+fn take(left: &mut usize, bytes: usize) -> Result<(), Error> {
+    *left = left
+        .checked_sub(bytes)
+        .ok_or_else(|| refused(format!("the result is larger than {RENDERED_MAX} bytes")))?;
+    Ok(())
+}
+
+fn convert(value: &Value, depth: usize, left: &mut usize) -> Result<Json, Error> {
+    let deeper = || {
+        depth
+            .checked_sub(1)
+            .ok_or_else(|| refused(format!("the result is nested deeper than {DEPTH_MAX}")))
+    };
+    take(left, 1)?;
+    Ok(match value.kind() {
+        ValueKind::Undefined => {
+            return Err(Error::new(ErrorKind::UndefinedError, "the result has no value"));
+        }
+        ValueKind::None => Json::Null,
+        ValueKind::Bool => Json::Bool(value.is_true()),
+        ValueKind::Number => Json::Number(number(value)?),
+        ValueKind::String => {
+            let text = value.as_str().unwrap_or_default();
+            take(left, text.len())?;
+            Json::String(text.to_owned())
+        }
+        ValueKind::Seq | ValueKind::Iterable => {
+            let depth = deeper()?;
+            let mut list = Vec::new();
+            for entry in value.try_iter()?.checked() {
+                list.push(convert(&entry?, depth, left)?);
+            }
+            Json::Array(list)
+        }
+        ValueKind::Map => {
+            let depth = deeper()?;
+            let mut map = Map::new();
+            for key in value.try_iter()?.checked() {
+                let key = key?;
+                let entry = convert(&value.get_item(&key)?, depth, left)?;
+                let key = match key.as_str() {
+                    Some(text) => text.to_owned(),
+                    None if key.is_number() || key.kind() == ValueKind::Bool => key.to_string(),
+                    None => return Err(refused("the keys of a map must be texts")),
+                };
+                take(left, key.len())?;
+                map.insert(key, entry);
+            }
+            Json::Object(map)
+        }
+        ValueKind::Invalid => return Err(refused(value.to_string())),
+        kind => return Err(refused(format!("{kind} has no place in JSON"))),
+    })
+}
+
+fn number(value: &Value) -> Result<Number, Error> {
+    if value.is_integer() {
+        if let Some(number) = value.as_i64() {
+            return Ok(Number::from(number));
+        }
+        return u64::try_from(value.clone())
+            .map(Number::from)
+            .map_err(|_| refused("the number is too large"));
+    }
+    let number = f64::try_from(value.clone())?;
+    Number::from_f64(number).ok_or_else(|| refused("the number is infinite or not a number"))
+}
+
+/// Writes `value` as it stands in a text: a text as it is, everything else as JSON.
+pub(super) fn write_text(out: &mut String, value: &Value, limit: usize) -> Result<(), Error> {
+    match value.as_str() {
+        Some(text) => out.push_str(text),
+        None => out.push_str(&to_json(value)?.to_string()),
+    }
+    if out.len() > limit {
+        return Err(refused(format!("the text is longer than {limit} bytes")));
+    }
+    Ok(())
+}
+
+/// How many bytes `json` has when it is written without spaces, counted no further than just above
+/// `limit`.
+#[must_use]
+pub fn json_len(json: &Json, limit: usize) -> usize {
+    struct Counter {
+        bytes: usize,
+        limit: usize,
+    }
+    impl std::io::Write for Counter {
+        fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+            self.bytes += text.len();
+            if self.bytes > self.limit {
+                return Err(std::io::ErrorKind::WriteZero.into());
+            }
+            Ok(text.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut counter = Counter { bytes: 0, limit };
+    // The error is the limit; the count says so.
+    let _ = serde_json::to_writer(&mut counter, json);
+    counter.bytes
+}
