@@ -98,7 +98,8 @@ fn find_nuls(value: &Value, pointer: &mut String, found: &mut Vec<Entry>) {
         Value::String(text) if text.contains('\0') => found.push(wrong(pointer)),
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
-                pointer.push_str(&format!("/{index}"));
+                pointer.push('/');
+                pointer.push_str(&index.to_string());
                 find_nuls(item, pointer, found);
                 pointer.truncate(length);
             }

@@ -8,9 +8,9 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use orchestrator_engine::id::AgentId;
+use orchestrator_engine::store::StoreError;
 use orchestrator_engine::store::audit::{self, NewAudit};
 use orchestrator_engine::store::idempotency::{self, Claim};
-use orchestrator_engine::store::StoreError;
 use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::{PgConnection, Postgres, Transaction};
@@ -153,11 +153,7 @@ impl Change {
     ///
     /// 503 without a database.
     pub async fn plain<S>(api: &Api, caller: &Caller<S>) -> Result<Self, Problem> {
-        let tx = api
-            .pool
-            .begin()
-            .await
-            .map_err(StoreError::while_trying("begin a transaction"))?;
+        let tx = api.pool.begin().await.map_err(StoreError::while_trying("begin a transaction"))?;
         Ok(Self {
             tx,
             agent: caller.agent.id,

@@ -116,10 +116,9 @@ fn write_problem(mut response: Response, path: &str, request_id: &str) -> Respon
     for (name, value) in &headers {
         written.headers_mut().append(name, value.clone());
     }
-    written.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/problem+json"),
-    );
+    written
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     written
 }
 
@@ -131,7 +130,9 @@ fn is_json(response: &Response) -> bool {
         .is_some_and(|value| value.starts_with("application/json"))
 }
 
-/// What a panic in a handler becomes. The panic itself has been logged by the panic hook.
+/// What a panic in a handler becomes.
+#[expect(clippy::needless_pass_by_value, reason = "the layer hands the panic over like this")]
+#[must_use]
 pub fn caught(panic: Box<dyn std::any::Any + Send + 'static>) -> Response {
     let said = panic
         .downcast_ref::<String>()

@@ -55,6 +55,7 @@ pub async fn count_agent(api: &Api, agent: AgentId) -> Option<Decision> {
 }
 
 /// Counts a failure of `peer` to say who it is.
+#[must_use]
 pub fn count_failure(api: &Api, peer: Option<IpAddr>) -> Decision {
     let key = peer.map_or_else(|| "peer".to_owned(), |peer| format!("peer:{peer}"));
     api.limits.count(key, api.clock.now().timestamp_micros(), FAILURES_PER_MINUTE)

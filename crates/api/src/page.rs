@@ -78,13 +78,11 @@ impl Query {
     pub fn time(&mut self, name: &'static str) -> Option<chrono::DateTime<chrono::Utc>> {
         let text = self.text(name)?;
         // A plus sign in a query means a blank, and a time zone's offset begins with one.
-        match text.replace(' ', "+").parse::<chrono::DateTime<chrono::FixedOffset>>() {
-            Ok(time) => Some(time.to_utc()),
-            Err(_) => {
-                self.wrong(name, "must be a time such as 2026-12-24T08:00:00Z (RFC 3339)");
-                None
-            }
+        let time = text.replace(' ', "+").parse::<chrono::DateTime<chrono::FixedOffset>>().ok();
+        if time.is_none() {
+            self.wrong(name, "must be a time such as 2026-12-24T08:00:00Z (RFC 3339)");
         }
+        time.map(|time| time.to_utc())
     }
 
     /// `limit` and `cursor`.

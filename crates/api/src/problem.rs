@@ -135,6 +135,13 @@ impl Problem {
             .header(header::WWW_AUTHENTICATE, "Bearer realm=\"orchestrator\"")
     }
 
+    /// The same where a name and a key may be sent as HTTP Basic (RFC 6749 §5.2).
+    #[must_use]
+    pub fn with_basic_challenge(mut self) -> Self {
+        self.headers.retain(|(name, _)| name != header::WWW_AUTHENTICATE);
+        self.header(header::WWW_AUTHENTICATE, "Basic realm=\"orchestrator\"")
+    }
+
     /// 401 of a bearer token that is not, or no longer, good (RFC 6750 §3.1).
     #[must_use]
     pub fn invalid_token() -> Self {
@@ -207,6 +214,7 @@ impl Problem {
     }
 
     /// 415.
+    #[must_use]
     pub fn media_type(wanted: &str) -> Self {
         Self::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -252,18 +260,14 @@ impl Problem {
     pub fn of_status(status: StatusCode) -> Self {
         match status {
             StatusCode::NOT_FOUND => Self::not_found("there is no such route; see /docs"),
-            StatusCode::METHOD_NOT_ALLOWED => Self::new(
-                status,
-                "method-not-allowed",
-                "The route has no such method",
-            )
-            .detail("the header Allow says which it has"),
+            StatusCode::METHOD_NOT_ALLOWED => {
+                Self::new(status, "method-not-allowed", "The route has no such method")
+                    .detail("the header Allow says which it has")
+            }
             StatusCode::PAYLOAD_TOO_LARGE => Self::too_large(crate::body::MAX_BYTES),
-            status if status.is_client_error() => Self::new(
-                status,
-                "bad-request",
-                "The request could not be read",
-            ),
+            status if status.is_client_error() => {
+                Self::new(status, "bad-request", "The request could not be read")
+            }
             _ => Self::internal(),
         }
     }

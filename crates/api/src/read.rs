@@ -26,6 +26,7 @@ pub fn exact<T: DeserializeOwned>(value: Value) -> Result<T, Vec<Problem>> {
 /// Reads as much of the document as can be read, and says what cannot. `stand_ins` are put where a
 /// required field of the outermost object is missing or wrong, so that the others can be looked at
 /// nevertheless. `None` when not even that helps; then there is at least one problem.
+#[must_use]
 pub fn tolerant<T: DeserializeOwned>(
     mut value: Value,
     stand_ins: &[(&str, Value)],
@@ -196,11 +197,8 @@ mod tests {
             "starts_at": "tomorrow", "exclude": ["2026-12-25", 7],
             "policy": {"overlap": "skipp", "jitter": 1},
         });
-        let stand_ins = [
-            ("title", json!("")),
-            ("schedule_kind", json!("manual")),
-            ("payload", json!({})),
-        ];
+        let stand_ins =
+            [("title", json!("")), ("schedule_kind", json!("manual")), ("payload", json!({}))];
 
         let (read, problems) = tolerant::<TaskSpec>(document, &stand_ins);
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use orchestrator_boot::Context;
-use orchestrator_boot::health::HealthBoard;
+use orchestrator_boot::HealthBoard;
 use orchestrator_engine::clock::Clock;
 use orchestrator_engine::metrics::Metrics;
 use orchestrator_engine::store::StoreError;

@@ -16,7 +16,13 @@ use crate::read;
 
 /// The fields that make up a schedule.
 const OF_THE_SCHEDULE: &[&str] = &[
-    "schedule_kind", "schedule_expr", "timezone", "starts_at", "ends_at", "max_fires", "exclude",
+    "schedule_kind",
+    "schedule_expr",
+    "timezone",
+    "starts_at",
+    "ends_at",
+    "max_fires",
+    "exclude",
     "policy",
 ];
 
@@ -51,11 +57,8 @@ pub struct Checked {
 /// Every problem, at least one.
 pub fn check(mut declared: Value, against: &Against<'_>) -> Result<Checked, Vec<Entry>> {
     let mut problems = take_out_server_fields(&mut declared);
-    let stand_ins = [
-        ("title", json!("title")),
-        ("schedule_kind", json!("manual")),
-        ("payload", json!({})),
-    ];
+    let stand_ins =
+        [("title", json!("title")), ("schedule_kind", json!("manual")), ("payload", json!({}))];
     let (spec, mistakes) = read::tolerant::<TaskSpec>(declared, &stand_ins);
     problems.extend(mistakes);
     let Some(mut spec) = spec else { return Err(problems) };
@@ -122,9 +125,13 @@ fn schedule(spec: &TaskSpec, against: &Against<'_>) -> Result<Option<Timing>, Ve
     );
     if is_timed && next.is_none() {
         let sentence = match spec.schedule_kind {
-            ScheduleKind::Once => "is in the past (or left out by ends_at or exclude): it would never fire",
-            _ => "never fires again: nothing comes after now that ends_at, exclude and UNTIL or COUNT \
-                  leave",
+            ScheduleKind::Once => {
+                "is in the past (or left out by ends_at or exclude): it would never fire"
+            }
+            _ => {
+                "never fires again: nothing comes after now that ends_at, exclude and UNTIL or COUNT \
+                  leave"
+            }
         };
         return Err(vec![Entry::new("/schedule_expr", sentence)]);
     }
@@ -167,12 +174,7 @@ pub fn payload(
 }
 
 /// The place of the first step whose tool asks for `scope`, or of the first text with the secret.
-fn first_user(
-    value: &Value,
-    scope: &str,
-    catalogue: &Catalogue,
-    place: &str,
-) -> Option<String> {
+fn first_user(value: &Value, scope: &str, catalogue: &Catalogue, place: &str) -> Option<String> {
     match value {
         Value::Object(fields) => {
             let asks = fields

@@ -77,8 +77,8 @@ pub(super) async fn run_now(
     let detail = json!({"run_id": queued.run_id, "deduplicated": queued.deduplicated});
     change.audit("task.run_now", row.id, detail).await?;
     let accepted = Accepted { run_id: queued.run_id, deduplicated: queued.deduplicated };
-    let answer = Answer::new(StatusCode::ACCEPTED, &accepted)?
-        .location(format!("/runs/{}", queued.run_id));
+    let answer =
+        Answer::new(StatusCode::ACCEPTED, &accepted)?.location(format!("/runs/{}", queued.run_id));
     let answer = change.finish(answer).await?;
     api.streams.wake_workers().await;
     Ok(answer)
@@ -135,7 +135,8 @@ pub(super) async fn snooze(
         _ => return Err(Problem::invalid_at("", "must have either delay_seconds or until")),
     };
     if until > next.max(now) + TimeDelta::days(SNOOZE_MAX_DAYS) {
-        let message = format!("must not postpone by more than {SNOOZE_MAX_DAYS} days; pause it instead");
+        let message =
+            format!("must not postpone by more than {SNOOZE_MAX_DAYS} days; pause it instead");
         return Err(Problem::invalid_at("", message));
     }
     task::snooze(change.conn(), &row, until, now).await?;
@@ -170,7 +171,9 @@ pub(super) async fn pause(
     match row.status {
         TaskStatus::Active => {}
         TaskStatus::Paused => return unchanged(change, row).await,
-        over => return Err(Problem::conflict(format!("the task is {over}: nothing is left to pause"))),
+        over => {
+            return Err(Problem::conflict(format!("the task is {over}: nothing is left to pause")));
+        }
     }
     task::pause(change.conn(), &row, caller.agent.id, reason, now).await?;
     done(&api, change, &row, "task.pause", "task.paused", json!({"reason": reason})).await

@@ -111,7 +111,10 @@ pub(super) async fn occurrences(
     let to = query.time("to").unwrap_or(from.max(now) + AROUND);
     let page = query.page::<DateTime<Utc>>();
     if to <= from || to - from > STRETCH_MAX {
-        query.refuse("to", format!("must be after from, by at most {} days", STRETCH_MAX.num_days()));
+        query.refuse(
+            "to",
+            format!("must be after from, by at most {} days", STRETCH_MAX.num_days()),
+        );
     }
     query.done()?;
     // The smallest step that Postgres keeps: `from` itself is in.
@@ -124,9 +127,8 @@ pub(super) async fn occurrences(
     let mut items: Vec<Occurrence> = past.into_iter().map(Occurrence::from).collect();
     let missing = usize::try_from(page.ask()).unwrap_or(0).saturating_sub(items.len());
     items.extend(planned(&row, after, to, missing));
-    let key = |item: &Occurrence| {
-        item.nominal_at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true)
-    };
+    let key =
+        |item: &Occurrence| item.nominal_at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
     Ok(Json(page.of(items, key, |item| item)))
 }
 

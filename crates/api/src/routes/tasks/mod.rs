@@ -9,15 +9,16 @@ mod wire;
 
 use orchestrator_engine::agent::Agent;
 use orchestrator_engine::id::{AgentId, TaskId};
+use orchestrator_engine::store::task::TaskRow;
 use orchestrator_engine::store::{StoreError, agent, task};
 use orchestrator_engine::streams::Lifecycle;
-use orchestrator_engine::store::task::TaskRow;
 use serde_json::{Map, Value};
 use sqlx::PgConnection;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub(crate) use check::payload as check_payload;
+pub(crate) use lifecycle::check_params;
 pub use wire::{Accepted, Task};
 
 use crate::auth::Caller;
@@ -96,13 +97,8 @@ async fn scopes_of(
 
 /// Tells whoever watches, after the commit.
 async fn tell(api: &Api, kind: &'static str, owner: AgentId, task: TaskId) {
-    let change = Lifecycle {
-        kind,
-        agent_id: owner,
-        task_id: Some(task),
-        run_id: None,
-        at: api.clock.now(),
-    };
+    let change =
+        Lifecycle { kind, agent_id: owner, task_id: Some(task), run_id: None, at: api.clock.now() };
     api.streams.lifecycle(&[change]).await;
     api.streams.wake_scheduler().await;
 }

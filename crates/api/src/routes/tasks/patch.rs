@@ -127,7 +127,11 @@ fn merge(target: &mut Value, patch: Value) {
 fn changed_fields(row: &TaskRow, spec: &impl serde::Serialize) -> Result<Vec<String>, Problem> {
     let before = as_object(&row.spec)?;
     let after = as_object(spec)?;
-    Ok(after.into_iter().filter(|(name, value)| before.get(name) != Some(value)).map(|(n, _)| n).collect())
+    Ok(after
+        .into_iter()
+        .filter(|(name, value)| before.get(name) != Some(value))
+        .map(|(n, _)| n)
+        .collect())
 }
 
 /// Gives the times of the task's schedule up to `now` that have no disposition yet one: they are
@@ -185,12 +189,12 @@ mod tests {
             (json!({"a":"c"}), json!({"a":["b"]}), json!({"a":["b"]})),
             (json!({"a":{"b":"c"}}), json!({"a":{"b":"d","c":null}}), json!({"a":{"b":"d"}})),
             (json!({"a":[{"b":"c"}]}), json!({"a":[1]}), json!({"a":[1]})),
-            (json!(["a","b"]), json!(["c","d"]), json!(["c","d"])),
+            (json!(["a", "b"]), json!(["c", "d"]), json!(["c", "d"])),
             (json!({"a":"b"}), json!(["c"]), json!(["c"])),
             (json!({"a":"foo"}), json!(null), json!(null)),
             (json!({"a":"foo"}), json!("bar"), json!("bar")),
             (json!({"e":null}), json!({"a":1}), json!({"e":null,"a":1})),
-            (json!([1,2]), json!({"a":"b","c":null}), json!({"a":"b"})),
+            (json!([1, 2]), json!({"a":"b","c":null}), json!({"a":"b"})),
             (json!({}), json!({"a":{"bb":{"ccc":null}}}), json!({"a":{"bb":{}}})),
         ] {
             let mut merged = target.clone();

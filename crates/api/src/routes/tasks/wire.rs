@@ -69,9 +69,10 @@ impl From<TaskRow> for Task {
     fn from(row: TaskRow) -> Self {
         // What was accepted compiles; after an upgrade that refuses it, the task can still be seen.
         let summary = Schedule::compile(&ScheduleSpec::from(&row.spec), row.created_at)
-            .map_or_else(|_| "this version cannot follow the schedule".to_owned(), |schedule| {
-                schedule.summary().to_owned()
-            });
+            .map_or_else(
+                |_| "this version cannot follow the schedule".to_owned(),
+                |schedule| schedule.summary().to_owned(),
+            );
         Self {
             spec: row.spec,
             id: row.id,
