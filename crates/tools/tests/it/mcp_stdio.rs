@@ -71,9 +71,9 @@ async fn a_tool_that_hangs_is_given_up_and_told_so_while_others_go_on() {
     let mut hang = call("odd.hang", json!({}));
     hang.timeout = Duration::from_millis(300);
 
-    let hung = tools.call(hang).await.unwrap_err();
+    let error = tools.call(hang).await.unwrap_err();
 
-    assert!(matches!(hung, ToolError::Timeout { .. }), "{hung}");
+    assert!(matches!(error, ToolError::Timeout { .. }), "{error}");
     // The notice is on its way before this question, on the same pipe.
     let canceled = ask(&tools, "odd.times_canceled", json!({})).await.unwrap();
     assert_eq!(canceled, json!({"result": 1}));

@@ -88,5 +88,5 @@ pub async fn until_known(tools: &Registry, address: &str) {
             changes.changed().await.unwrap();
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), known).await.expect("the tool never came");
+    tokio::time::timeout(Duration::from_mins(1), known).await.expect("the tool never came");
 }
