@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
 
-use crate::setup::{ODD, ask, call, program, until_known, with_servers};
+use crate::setup::{ODD, ask, ask_again, call, program, until_known, with_servers};
 
 /// A server on a port of this machine; dropped, it is killed.
 struct Remote {
@@ -64,7 +64,7 @@ async fn a_server_that_is_killed_and_comes_back_is_called_again() {
     remote.child.kill().await.unwrap();
     let away = ask(&tools, "web.pid", json!({})).await.unwrap_err();
     let _remote = Remote::start(port).await;
-    let after = ask(&tools, "web.pid", json!({})).await.unwrap();
+    let after = ask_again(&tools, "web.pid", json!({})).await.unwrap();
 
     assert!(matches!(away, ToolError::Unreachable { .. }), "{away}");
     assert_ne!(before, after);
