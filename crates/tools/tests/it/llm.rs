@@ -7,7 +7,8 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use orchestrator_engine::tool::ToolError;
-use orchestrator_tools::{LlmConfig, Registry, Secret, ToolsConfig};
+use orchestrator_engine::config::Secret;
+use orchestrator_tools::{LlmConfig, Registry, ToolsConfig};
 use serde_json::{Value, json};
 
 use crate::setup::{ask, registry, serve};

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
 
-use crate::setup::{ODD, ask, call, program, until_known, with_servers};
+use crate::setup::{ODD, ask, ask_again, call, program, until_known, with_servers};
 
 /// A server on a port of this machine; dropped, it is killed.
 struct Remote {
@@ -39,7 +39,7 @@ impl Remote {
             }
             panic!("the server ended without saying {words:?}");
         };
-        tokio::time::timeout(Duration::from_secs(60), heard).await.expect("the server is silent");
+        tokio::time::timeout(Duration::from_mins(1), heard).await.expect("the server is silent");
     }
 }
 
@@ -64,7 +64,7 @@ async fn a_server_that_is_killed_and_comes_back_is_called_again() {
     remote.child.kill().await.unwrap();
     let away = ask(&tools, "web.pid", json!({})).await.unwrap_err();
     let _remote = Remote::start(port).await;
-    let after = ask(&tools, "web.pid", json!({})).await.unwrap();
+    let after = ask_again(&tools, "web.pid", json!({})).await.unwrap();
 
     assert!(matches!(away, ToolError::Unreachable { .. }), "{away}");
     assert_ne!(before, after);
@@ -94,9 +94,9 @@ async fn a_tool_that_hangs_at_a_remote_server_is_given_up() {
     let mut hang = call("web.hang", json!({}));
     hang.timeout = Duration::from_millis(300);
 
-    let hung = tools.call(hang).await.unwrap_err();
+    let error = tools.call(hang).await.unwrap_err();
 
-    assert!(matches!(hung, ToolError::Timeout { .. }), "{hung}");
+    assert!(matches!(error, ToolError::Timeout { .. }), "{error}");
     remote.until_said("hanging").await;
     assert!(ask(&tools, "web.pid", json!({})).await.is_ok());
     tools.stop().await;
@@ -111,13 +111,13 @@ async fn a_call_whose_server_is_killed_does_not_hang() {
     let mut hang = call("web.hang", json!({}));
     hang.timeout = Duration::from_hours(1);
 
-    let (hung, ()) = tokio::join!(tools.call(hang), async {
+    let (error, ()) = tokio::join!(tools.call(hang), async {
         remote.until_said("hanging").await;
         remote.child.kill().await.unwrap();
     });
 
-    let hung = hung.unwrap_err();
-    assert!(hung.is_transient() && !matches!(hung, ToolError::Timeout { .. }), "{hung}");
+    let error = error.unwrap_err();
+    assert!(error.is_transient() && !matches!(error, ToolError::Timeout { .. }), "{error}");
     tools.stop().await;
 }
 
@@ -132,5 +132,19 @@ async fn a_server_that_comes_late_joins_the_catalogue() {
 
     assert!(matches!(before, ToolError::Unknown { .. }), "{before}");
     assert!(ask(&tools, "web.pid", json!({})).await.is_ok());
+    tools.stop().await;
+}
+
+/// The server lets us in once, and then wants other credentials.
+#[tokio::test]
+async fn a_server_that_wants_other_credentials_is_not_asked_again_and_again() {
+    let port = free_port();
+    let _remote = Remote::start(port).await;
+    let tools = tools_at(port).await;
+
+    ask(&tools, "web.lock", json!({})).await.unwrap();
+    let error = ask(&tools, "web.pid", json!({})).await.unwrap_err();
+
+    assert!(matches!(error, ToolError::Refused { .. }), "{error}");
     tools.stop().await;
 }

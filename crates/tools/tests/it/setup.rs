@@ -42,6 +42,19 @@ pub async fn ask(tools: &Registry, address: &str, input: Value) -> Result<Value,
     tools.call(call(address, input)).await
 }
 
+/// Calls a tool again as long as another try may succeed, as a step's retries do. Each try waits for
+/// a server that is on its way.
+pub async fn ask_again(tools: &Registry, address: &str, input: Value) -> Result<Value, ToolError> {
+    let mut answer = ask(tools, address, input.clone()).await;
+    for _ in 0..10 {
+        match &answer {
+            Err(error) if error.is_transient() => answer = ask(tools, address, input.clone()).await,
+            _ => break,
+        }
+    }
+    answer
+}
+
 /// Serves `router` on a free port of 127.0.0.1 until the test ends.
 pub async fn serve(router: axum::Router) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -88,5 +101,5 @@ pub async fn until_known(tools: &Registry, address: &str) {
             changes.changed().await.unwrap();
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), known).await.expect("the tool never came");
+    tokio::time::timeout(Duration::from_mins(1), known).await.expect("the tool never came");
 }

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 
+import uvicorn
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 
@@ -111,7 +112,33 @@ def forget() -> str:
     return "forgotten"
 
 
+locked = False
+
+
+@server.tool()
+def lock() -> str:
+    """Asks for credentials from now on, over HTTP."""
+    global locked
+    locked = True
+    return "locked"
+
+
+class Lock:
+    """Answers 401 when locked."""
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        if locked and scope["type"] == "http" and scope["method"] == "POST":
+            challenge = [(b"www-authenticate", b"Bearer")]
+            await send({"type": "http.response.start", "status": 401, "headers": challenge})
+            await send({"type": "http.response.body", "body": b"who are you?"})
+        else:
+            await self.app(scope, receive, send)
+
+
 if sys.argv[1] == "stdio":
     server.run("stdio")
 else:
-    server.run("streamable-http", host="127.0.0.1", port=int(sys.argv[2]))
+    uvicorn.run(Lock(server.streamable_http_app()), host="127.0.0.1", port=int(sys.argv[2]))
