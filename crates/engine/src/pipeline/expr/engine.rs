@@ -15,9 +15,11 @@ pub const FUEL: u64 = 200_000;
 /// as JSON.
 pub const RENDERED_MAX: usize = 1024 * 1024;
 /// The most values in a list or map, those inside of it included, as often as they occur.
-pub const WEIGHT_MAX: usize = 1_000_000;
-/// How many bytes of text and entries of lists one evaluation may handle, all together.
+pub const WEIGHT_MAX: usize = 200_000;
+/// How many bytes of text one evaluation may handle, all together; an entry of a list counts as
+/// [`EFFORT_OF_ENTRY`] bytes.
 const EFFORT_MAX: usize = 16 * 1024 * 1024;
+const EFFORT_OF_ENTRY: usize = 16;
 /// What is smaller than this is not counted: fuel bounds how many there can be.
 const EFFORT_FREE: usize = 1_024;
 
@@ -173,6 +175,7 @@ pub(super) static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(||
     env.remove_filter("safe");
     env.add_function("_need", need);
     env.add_function("_sized", sized);
+    env.add_function("_sum", sum);
     env.add_function("_concat", concat);
     filters::add_to(&mut env);
     times::add_to(&mut env);
@@ -210,9 +213,22 @@ fn sized(state: &mut State, value: Value) -> Result<Value, Error> {
         ValueKind::Seq | ValueKind::Iterable | ValueKind::Map => {
             let mut left = WEIGHT_MAX;
             value::weigh(&value, &mut left)?;
-            spend(state, WEIGHT_MAX - left)?;
+            let weight = WEIGHT_MAX - left;
+            if weight > EFFORT_FREE {
+                spend(state, weight * EFFORT_OF_ENTRY)?;
+            }
         }
         _ => {}
+    }
+    Ok(value)
+}
+
+/// The sum `value`; one of lists is copied, because minijinja's is a list of lists of lists … and
+/// slower with each `+`.
+fn sum(state: &mut State, value: Value) -> Result<Value, Error> {
+    let value = sized(state, value)?;
+    if matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) {
+        return Ok(Value::from(value.try_iter()?.checked().collect::<Result<Vec<_>, _>>()?));
     }
     Ok(value)
 }

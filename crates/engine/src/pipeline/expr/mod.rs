@@ -7,6 +7,7 @@
 mod engine;
 mod filters;
 mod rewrite;
+mod statements;
 mod syntax;
 mod times;
 mod value;
