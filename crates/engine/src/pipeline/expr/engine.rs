@@ -149,6 +149,10 @@ pub(super) fn functions() -> impl Iterator<Item = &'static str> {
     FUNCTIONS.iter().copied()
 }
 
+pub(super) fn own_tests() -> impl Iterator<Item = &'static str> {
+    OWN_TESTS.iter().copied()
+}
+
 pub(super) fn is_filter(name: &str) -> bool {
     FILTERS.contains(name)
 }
@@ -181,6 +185,20 @@ pub(super) static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(||
     times::add_to(&mut env);
     env
 });
+
+/// What is wrong with the constant argument `text` of a filter or test, if that can be told.
+pub(super) fn argument_fault(name: &str, text: &str) -> Option<String> {
+    let result = match name {
+        "plus" | "minus" => times::parse_duration(text).map(drop).map_err(refused),
+        "in_zone" => times::parse_zone(text).map(drop),
+        "format" => times::parse_format(text).map(drop),
+        "regex_search" | "regex_findall" | "regex_replace" | "matching" => {
+            filters::regex(text).map(drop)
+        }
+        _ => Ok(()),
+    };
+    result.err().map(|error| error.detail().unwrap_or("wrong argument").to_owned())
+}
 
 pub(super) fn refused(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::InvalidOperation, message)

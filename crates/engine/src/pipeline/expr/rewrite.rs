@@ -314,6 +314,7 @@ impl<'a> Rewriter<'a> {
         }
         self.put(filter.name);
         self.name_argument(expr, filter.name, &filter.args);
+        self.first_argument(expr, filter.name, &filter.args);
         self.args(&filter.args);
     }
 
@@ -326,6 +327,16 @@ impl<'a> Rewriter<'a> {
             Expr::Filter(_) if may_be_absent => self.filter_chain(inner),
             Expr::Filter(_) => self.filter(inner),
             _ => self.expr(inner),
+        }
+    }
+
+    /// Checks a first argument that is a constant text: a duration, a zone, a pattern.
+    fn first_argument(&mut self, expr: &Expr<'a>, name: &str, args: &[CallArg<'a>]) {
+        if let Some(CallArg::Pos(Expr::Const(first))) = args.first()
+            && let Some(text) = first.value.as_str()
+            && let Some(message) = engine::argument_fault(name, text)
+        {
+            self.fault(expr, message);
         }
     }
 
@@ -354,6 +365,7 @@ impl<'a> Rewriter<'a> {
             let message = unknown("test", test.name, engine::tests());
             self.fault(expr, message);
         }
+        self.first_argument(expr, test.name, &test.args);
         self.put("(");
         self.tolerant(&test.expr, matches!(test.name, "defined" | "undefined"));
         self.put(" is ");

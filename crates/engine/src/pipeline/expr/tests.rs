@@ -229,11 +229,30 @@ fn mistakes_are_found_when_a_text_is_compiled_and_placed() {
         ("${_concat}", "unknown name \"_concat\""),
         ("${debug()}", "unknown function \"debug\""),
         ("${range}", "range is a function"),
+        ("${now | plus('24 hours')}", "is not a duration"),
+        ("${now | in_zone('Europe/Berln')}", "Did you mean \"Europe/Berlin\"?"),
+        ("${now | format('%Q')}", "wrong format"),
+        ("${params.city | regex_search('(')}", "wrong pattern"),
+        ("${params.city is matching('(')}", "wrong pattern"),
         ("${99999999999999999999999999}", "too large"),
     ];
     for (text, part) in cases {
         let error = eval(text).expect_err(text);
         assert!(error.contains(part), "{text}: {error}");
+    }
+}
+
+#[test]
+fn a_condition_by_itself_sees_only_what_it_is_given() {
+    let good = compile_condition("${event.topic == 't'}", &["event", "now"]).expect("compiles");
+    assert_eq!(good.is_true(&scope()), Ok(true));
+    for (text, message) in [
+        ("${params.x}", "character 3: params has no value here, only event, now"),
+        ("event.topic == 't'", "must be one expression in ${…}"),
+        ("${event.", "character 1: an expression begins here and does not end"),
+    ] {
+        let found = compile_condition(text, &["event", "now"]).expect_err(text);
+        assert_eq!(found, [message]);
     }
 }
 
