@@ -18,7 +18,7 @@ use serde_json::Value as Json;
 
 pub use engine::{FUEL, RENDERED_MAX, WEIGHT_MAX};
 pub use rewrite::{ROOTS, Use};
-pub use syntax::{Fault, TAGS_MAX, TEXT_MAX, TOKENS_MAX};
+pub use syntax::{BRACKETS_MAX, Fault, TAGS_MAX, TEXT_MAX, TOKENS_MAX};
 pub use times::{parse_duration, print_utc};
 pub use value::{DEPTH_MAX, from_json, json_len};
 
