@@ -8,6 +8,8 @@ use chrono_tz::Tz;
 
 use crate::problem::nearest;
 
+/// 9999-12-31T23:59:59Z: the last that RFC 3339 can write.
+pub(super) const LAST_SECOND: i64 = 253_402_300_799;
 /// Further than any clock change reaches: the widest known is 24 hours (Pacific/Apia, 2011).
 const BEYOND_ANY_CHANGE: i64 = 26 * 3600;
 
