@@ -194,6 +194,12 @@ mod tests {
     }
 
     #[test]
+    fn the_zone_data_know_the_summers_of_this_century() {
+        assert_eq!(zone("Europe/Berlin").offset_at(unix("2095-07-01T00:00:00Z")), 7_200);
+        assert_eq!(zone("America/New_York").offset_at(unix("2095-01-01T00:00:00Z")), -18_000);
+    }
+
+    #[test]
     fn a_misspelt_zone_is_answered_with_the_near_one() {
         let said = Zone::named("europe/berlin").unwrap_err();
         assert!(said.contains("did you mean \"Europe/Berlin\""), "{said}");

@@ -46,10 +46,9 @@ fn fine(rule: &RuleText) -> String {
         .chain(
             named
                 .into_iter()
-                .filter(|(name, numbers)| {
-                    // Second 0 goes without saying.
-                    !numbers.is_empty() && !(*name == "at second" && **numbers == [0])
-                })
+                .filter(|(_, numbers)| !numbers.is_empty())
+                // Second 0 goes without saying.
+                .filter(|(name, numbers)| *name != "at second" || **numbers != [0])
                 .map(|(name, numbers)| format!("{name} {}", runs(&or_start(numbers, 0)))),
         )
         .collect::<Vec<_>>()
