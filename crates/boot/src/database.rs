@@ -49,7 +49,7 @@ fn options(settings: &Database, service: Service) -> Result<PgConnectOptions, sq
 
 /// The pool of [`pool`], once the database has answered.
 ///
-/// Tries again, saying so, for [`WAIT_MAX`]. A single connection is used for that, because the pool
+/// Tries again, saying so, for a minute. A single connection is used for that, because the pool
 /// itself would only say that it waited.
 ///
 /// # Errors

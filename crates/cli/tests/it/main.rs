@@ -1,0 +1,3 @@
+//! The command line as a person runs it: the real binary, real servers.
+
+mod servers;
