@@ -44,7 +44,7 @@ async fn every_mistake_in_a_task_is_told_at_its_place() {
         ("timezone", json!("Europe/Chisinao"), "/timezone", "Europe/Chisinau"),
         ("timezone", json!("Mars/Olympus"), "/timezone", ""),
         ("starts_at", json!("tomorrow"), "/starts_at", "RFC 3339"),
-        ("ends_at", json!("2020-01-01T00:00:00Z"), "/schedule_expr", "never"),
+        ("ends_at", json!("2020-01-01T00:00:00Z"), "/ends_at", "does not fire"),
         ("max_fires", json!(0), "/max_fires", "at least 1"),
         ("max_fires", json!(-1), "/max_fires", "whole number"),
         ("exclude", json!("2026-12-25"), "/exclude", "list"),
@@ -75,7 +75,12 @@ async fn every_mistake_in_a_task_is_told_at_its_place() {
         ("payload", json!({}), "/payload/pipeline", ""),
         ("payload", json!({"pipeline": []}), "/payload/pipeline", ""),
         ("payload", json!({"pipeline": "x"}), "/payload/pipeline", ""),
-        ("payload", json!({"pipelin": []}), "/payload/pipelin", ""),
+        (
+            "payload",
+            json!({"pipeline": task_with(json!({}))["payload"]["pipeline"], "parms": {}}),
+            "/payload/parms",
+            "params",
+        ),
         (
             "payload",
             step(json!({"id": "a", "uses": "log.wirte"})),
@@ -116,6 +121,7 @@ async fn every_mistake_in_a_task_is_told_at_its_place() {
     ];
     assert!(cases.len() >= 60, "the table has {} rows", cases.len());
     let api = TestApi::new().await;
+    let mut missed = Vec::new();
 
     for (field, value, pointer, words) in cases {
         let shown: String = value.to_string().chars().take(80).collect();
@@ -123,15 +129,16 @@ async fn every_mistake_in_a_task_is_told_at_its_place() {
         let reply = api.post("/tasks", task_with(json!({field: value}))).await;
 
         is_problem(&reply, 422, &case);
-        assert_eq!(reply.str("/type"), "/problems/validation", "{case}");
         let errors = reply.body["errors"].as_array().unwrap();
-        let told = errors.iter().find(|error| {
+        let told = errors.iter().any(|error| {
             error["pointer"].as_str().is_some_and(|at| at.starts_with(pointer))
                 && error["message"].as_str().is_some_and(|message| message.contains(words))
         });
-        assert!(told.is_some(), "{case}: no {words:?} at {pointer} in {}", reply.text);
-        assert_eq!(errors.len(), 1, "{case}: one mistake, one entry: {}", reply.text);
+        if !told || errors.len() != 1 {
+            missed.push(format!("{case}: not once {words:?} at {pointer}: {errors:?}"));
+        }
     }
+    assert!(missed.is_empty(), "{}", missed.join("\n"));
     let tasks = api.get("/tasks").await.expect(200);
     assert_eq!(tasks.body["items"], json!([]), "nothing was made of them");
 }
@@ -194,7 +201,7 @@ async fn requests_that_cannot_be_read_are_refused_with_the_right_status() {
         ("GET", "/tasks/no-such", json, Vec::new(), 404),
         ("GET", "/tasks/0190b0a0-0000-7000-8000-000000000000", json, Vec::new(), 404),
         ("GET", "/tasks/%ff", json, Vec::new(), 400),
-        ("GET", "/tasks/a%00b", json, Vec::new(), 404),
+        ("GET", "/tasks/a%00b", json, Vec::new(), 400),
         ("GET", "/runs/no-id", json, Vec::new(), 404),
         ("GET", "/events/no-id", json, Vec::new(), 404),
         ("GET", "/tools/no.such", json, Vec::new(), 404),

@@ -71,12 +71,6 @@ pub fn check(mut declared: Value, against: &Against<'_>) -> Result<Checked, Vec<
     problems.extend(spec.problems().into_iter().filter(|problem| {
         untouched(problem.pointer.trim_start_matches('/').split('/').next().unwrap_or_default())
     }));
-    if spec.concurrency_key.is_some() {
-        problems.push(Entry::new(
-            "/concurrency_key",
-            "is not available yet: leave it out, or use policy.overlap to keep runs of one task apart",
-        ));
-    }
     let mut timing = None;
     if OF_THE_SCHEDULE.iter().all(|field| untouched(field)) {
         match schedule(&spec, against) {
