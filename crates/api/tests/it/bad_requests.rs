@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::Request;
 use serde_json::{Value, json};
 
-use crate::harness::{ADMIN_KEY, Reply, TestApi, request, task_with};
+use crate::harness::{ADMIN_KEY, Reply, TestApi, request, send_to, task_with};
 
 /// Every refusal has the form of RFC 9457 and names its request.
 #[track_caller]
@@ -288,4 +288,24 @@ async fn without_a_database_a_request_is_to_be_repeated_later() {
     assert_eq!(reply.header("retry-after"), "2");
     assert_eq!(api.get("/health/live").await.status, 200);
     assert_eq!(api.get("/health").await.status, 503);
+}
+
+#[tokio::test]
+async fn a_panic_in_a_handler_is_a_problem_and_not_a_broken_connection() {
+    async fn broken() -> &'static str {
+        panic!("password=hunter2")
+    }
+    let api = TestApi::new().await;
+    let app = axum::Router::new()
+        .route("/broken", axum::routing::get(broken))
+        .layer(tower_http::catch_panic::CatchPanicLayer::custom(orchestrator_api::frame::caught))
+        .layer(axum::middleware::from_fn_with_state(
+            api.api.clone(),
+            orchestrator_api::frame::frame,
+        ));
+
+    let reply = send_to(&app, request("GET", "/broken", "", &Value::Null)).await;
+
+    is_problem(&reply, 500, "a panic");
+    assert!(!reply.text.contains("hunter2"), "{}", reply.text);
 }

@@ -249,6 +249,13 @@ async fn the_screens_of_the_server_have_what_they_promise() {
     for path in ["/tasks", "/tasks/{id}", "/tasks/{id}/snooze", "/runs/{id}/retry", "/auth/token"] {
         assert!(openapi.body["paths"][path].is_object(), "{path}");
     }
+    let mut names = std::collections::BTreeSet::new();
+    for (path, item) in openapi.body["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let name = operation["operationId"].as_str().unwrap();
+            assert!(names.insert(name.to_owned()), "{method} {path}: {name} is there twice");
+        }
+    }
     let of_task = &openapi.body["components"]["schemas"]["TaskFields"]["properties"];
     assert!(of_task["schedule_kind"].is_object(), "{of_task}");
     api.call("GET", "/admin/invariants", ADMIN_KEY, Value::Null).await.expect(200);

@@ -252,3 +252,18 @@ async fn every_change_has_its_record_with_who_and_by_which_request() {
     assert_eq!(audit.body["items"][1]["request_id"], "my-request");
     assert_eq!(audit.body["items"][1]["agent"], "admin");
 }
+
+/// What is done about overlap decides no times: a snooze outlives it, and nothing is written off.
+#[tokio::test]
+async fn a_patch_that_leaves_the_times_alone_leaves_the_next_one_alone() {
+    let api = TestApi::new().await;
+    api.post("/tasks", task_with(json!({"name": "t"}))).await.expect(201);
+    api.post("/tasks/t/snooze", json!({"delay_seconds": 60})).await.expect(200);
+
+    let patch = json!({"policy": {"overlap": "allow"}});
+    let patched = api.call("PATCH", "/tasks/t", ADMIN_KEY, patch).await.expect(200);
+
+    assert_eq!(patched.body["policy"]["overlap"], "allow");
+    assert_eq!(patched.str("/next_fire_at"), "2026-03-02T08:31:00Z");
+    assert_eq!(patched.str("/snoozed_until"), "2026-03-02T08:31:00Z");
+}

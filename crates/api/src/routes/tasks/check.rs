@@ -7,7 +7,7 @@ use orchestrator_engine::pipeline::Pipeline;
 use orchestrator_engine::problem::Problem as Entry;
 use orchestrator_engine::schedule::{Schedule, ScheduleSpec};
 use orchestrator_engine::store::task::Timing;
-use orchestrator_engine::task::{ScheduleKind, TaskSpec};
+use orchestrator_engine::task::{Policy, ScheduleKind, TaskSpec};
 use orchestrator_engine::tool::Catalogue;
 use serde_json::{Value, json};
 
@@ -105,10 +105,18 @@ fn take_out_server_fields(declared: &mut Value) -> Vec<Entry> {
         .collect()
 }
 
+/// What decides the times of a task: its schedule without what is done about overlap and absence.
+fn times(spec: &TaskSpec) -> ScheduleSpec {
+    let mut schedule = ScheduleSpec::from(spec);
+    let Policy { dst_gap, dst_fold, .. } = schedule.policy;
+    schedule.policy = Policy { dst_gap, dst_fold, ..Policy::default() };
+    schedule
+}
+
 /// When the task is due from now on; `None` when the schedule is the one in force.
 fn schedule(spec: &TaskSpec, against: &Against<'_>) -> Result<Option<Timing>, Vec<Entry>> {
     let declared = ScheduleSpec::from(spec);
-    if against.in_force.is_some_and(|in_force| ScheduleSpec::from(in_force) == declared) {
+    if against.in_force.is_some_and(|in_force| times(in_force) == times(spec)) {
         return Ok(None);
     }
     let schedule = Schedule::compile(&declared, against.created_at)?;
