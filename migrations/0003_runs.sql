@@ -133,4 +133,27 @@ begin
     return made;
 end $$;
 
+-- Drops the weekly partitions that end before `before`, and what is as old in the default ones;
+-- returns how many partitions went.
+create function drop_run_partitions(before timestamptz) returns integer language plpgsql as $$
+declare
+    week date;
+    name text;
+    dropped integer := 0;
+begin
+    for name in
+        select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
+        where i.inhparent in ('run'::regclass, 'run_step'::regclass) and c.relname !~ 'default$'
+    loop
+        week := to_date(right(name, 7), 'IYYY"w"IW');
+        if (week + 7)::timestamp at time zone 'UTC' <= before then
+            execute format('drop table %I', name);
+            dropped := dropped + 1;
+        end if;
+    end loop;
+    delete from run_step_default where run_id < uuid_at(before);
+    delete from run_default where id < uuid_at(before);
+    return dropped;
+end $$;
+
 select ensure_run_partitions(now(), now() + interval '3 weeks');

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use orchestrator_engine::clock::Clock;
-use orchestrator_engine::config::{Service, Settings};
+use orchestrator_engine::config::{Secret, Service, Settings};
 use orchestrator_engine::id::{self, ProcessId};
 use orchestrator_engine::metrics::Metrics;
+use orchestrator_engine::streams::Streams;
 use sqlx::PgPool;
 
 use crate::health::{CheckOutcome, HealthBoard};
@@ -19,6 +20,8 @@ pub struct Context {
     pub settings: Arc<Settings>,
     /// The database; its schema is up to date.
     pub pool: PgPool,
+    /// Redis, where there is one.
+    pub streams: Streams,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// What is counted and measured.
@@ -42,6 +45,17 @@ impl Context {
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit an f64 for ever")]
         metrics.process().start_time.set(started_at.timestamp() as f64);
         let health = HealthBoard::new(Arc::clone(&clock));
+        // Settings have checked the URL; should the driver still refuse it, we go on without.
+        let url = settings.redis.url.as_ref().map(Secret::expose);
+        let streams = Streams::new(url, Arc::clone(&clock)).unwrap_or_else(|error| {
+            tracing::error!(%error, "REDIS_URL cannot be used; going on without Redis");
+            Streams::none(Arc::clone(&clock))
+        });
+        let door = streams.clone();
+        health.check("redis", false, move || {
+            let door = door.clone();
+            async move { ask_redis(&door).await }
+        });
         let probe = pool.clone();
         health.check("database", true, move || {
             let pool = probe.clone();
@@ -50,6 +64,7 @@ impl Context {
         Self {
             settings: Arc::new(settings),
             pool,
+            streams,
             metrics,
             health,
             process_id: ProcessId::new(started_at, &mut id::rng()),
@@ -62,6 +77,17 @@ impl Context {
     #[must_use]
     pub fn sibling(&self) -> Self {
         Self { process_id: ProcessId::new(self.clock.now(), &mut id::rng()), ..self.clone() }
+    }
+}
+
+async fn ask_redis(streams: &Streams) -> CheckOutcome {
+    if !streams.is_configured() {
+        return CheckOutcome::healthy_with("not configured: work is found by polling");
+    }
+    if streams.ping().await {
+        CheckOutcome::healthy()
+    } else {
+        CheckOutcome::unhealthy("Redis does not answer: work is found by polling")
     }
 }
 

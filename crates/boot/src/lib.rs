@@ -12,6 +12,8 @@ mod context;
 mod database;
 mod health;
 mod healthcheck;
+mod heartbeat;
+mod outage;
 mod port;
 mod signals;
 mod start;
@@ -19,7 +21,9 @@ mod start;
 pub use context::Context;
 pub use database::{bring_up_to_date, connect, pool};
 pub use health::{CheckOutcome, HealthBoard, HealthReport, HealthStatus};
+pub use heartbeat::beat;
 pub use orchestrator_engine::config::Service;
+pub use outage::Outage;
 pub use signals::stop_on_signal;
 pub use start::{STOP_MAX, install_crypto, run};
 

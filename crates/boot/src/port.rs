@@ -48,7 +48,7 @@ async fn metrics(State(ctx): State<Context>) -> Response {
     if !ctx.settings.enable_metrics {
         return StatusCode::NOT_FOUND.into_response();
     }
-    ctx.metrics.process().observe(&ctx.pool);
+    ctx.metrics.process().observe(&ctx.pool, &ctx.streams);
     ([(header::CONTENT_TYPE, TEXT_FORMAT)], ctx.metrics.render()).into_response()
 }
 

@@ -117,7 +117,7 @@ where
         Err(error) => {
             tracing::error!(
                 error = &*error as &dyn std::error::Error,
-                "{} has failed: {error}",
+                "{} has failed",
                 service.binary()
             );
             ExitCode::FAILURE
@@ -145,7 +145,7 @@ where
     F: AsyncFnOnce(Context, CancellationToken) -> Result<(), BoxError>,
 {
     let stop = CancellationToken::new();
-    signals::stop_on_signal(stop.clone())?;
+    signals::stop_on_signal([stop.clone()])?;
     tracing::info!(version = orchestrator_engine::VERSION, "{} starts", service.binary());
     let connected = tokio::select! {
         connected = database::connect(&settings.database, service) => connected?,

@@ -1,15 +1,29 @@
-//! Fires due schedules, consumes events, wakes waiting runs, keeps house.
+//! Fires due schedules, turns events into runs, and keeps house.
+//!
+//! There is no leader: any number of schedulers may run, and every piece of work is claimed row by
+//! row. The scheduler writes work; it never does any.
 
-use orchestrator_boot::{BoxError, Context};
+pub mod decide;
+pub mod events;
+pub mod fire;
+mod upkeep;
+
+use orchestrator_boot::{BoxError, Context, Service};
 use tokio_util::sync::CancellationToken;
 
-/// Serves until `stop`.
+/// Runs a scheduler until `stop`.
 ///
 /// # Errors
 ///
-/// What makes it impossible to go on.
+/// None at present: an outage of Postgres or Redis is waited out.
 pub async fn serve(ctx: Context, stop: CancellationToken) -> Result<(), BoxError> {
-    ctx.health.ready("scheduler");
-    stop.cancelled().await;
+    ctx.health.expect("scheduler");
+    tracing::info!("scheduling");
+    tokio::join!(
+        fire::run(ctx.clone(), stop.clone()),
+        events::run(ctx.clone(), stop.clone()),
+        upkeep::run(ctx.clone(), stop.clone()),
+        orchestrator_boot::beat(ctx, Service::Scheduler, || (0, 0), stop),
+    );
     Ok(())
 }

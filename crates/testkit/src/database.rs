@@ -1,113 +1,121 @@
-//! A database of its own for every test, made in milliseconds from a migrated template.
+//! A fresh Postgres database and Redis database for each test.
 
 use std::str::FromStr as _;
 
-use orchestrator_engine::config::{Env, Problems};
-use orchestrator_engine::id::{ProcessId, rng};
-use orchestrator_engine::store::migrate;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+use orchestrator_engine::config::Env;
+use orchestrator_engine::store;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, PgConnection, PgPool,
+};
 use tokio::sync::OnceCell;
 
-/// The most connections of one test.
-const CONNECTIONS_MAX: u32 = 10;
+/// Held while the template is made, so that test binaries that start together make one.
+const TEMPLATE_LOCK: i64 = 0x7465_6d70;
+/// Where the tests count the Redis databases they have taken.
+const COUNTER: &str = "testkit:taken";
 
-/// Any number: processes that want the template wait for each other on it.
-const TEMPLATE_LOCK: i64 = 0x07e5_7da7_aba5;
+static TEMPLATE: OnceCell<String> = OnceCell::const_new();
 
-/// A migrated, empty database. It is dropped with this.
-pub struct TestDb {
-    /// Its pool.
+/// The databases of one test.
+#[derive(Clone, Debug)]
+pub struct TestServers {
+    /// The Postgres database, migrated and empty.
+    pub database_url: String,
+    /// The Redis database, empty.
+    pub redis_url: String,
+    /// A pool on the Postgres database.
     pub pool: PgPool,
-    /// Its URL, for a second process.
-    pub url: String,
-    name: String,
 }
 
-fn server() -> String {
-    let url = Env::from_process().secret("DATABASE_URL", &mut Problems::default());
-    url.expect("tests need DATABASE_URL, of a server on which they may make databases")
-        .expose()
-        .to_owned()
-}
-
-fn options(name: &str) -> PgConnectOptions {
-    PgConnectOptions::from_str(&server()).expect("DATABASE_URL is a URL").database(name)
-}
-
-impl TestDb {
-    /// A new database.
+impl TestServers {
+    /// Fresh databases.
     ///
     /// # Panics
     ///
-    /// Without a server.
-    pub async fn new() -> Self {
-        static TEMPLATE: OnceCell<String> = OnceCell::const_new();
-        let template = TEMPLATE.get_or_init(template).await;
-        let at = chrono::DateTime::UNIX_EPOCH;
-        let name = format!("test_{}", ProcessId::new(at, &mut rng()).0.simple());
-        let mut conn = PgConnection::connect(&server()).await.expect("the test server answers");
-        let make = format!("create database {name} template {template}");
-        conn.execute(AssertSqlSafe(make)).await.expect("a test database can be made");
-        let pool = PgPoolOptions::new()
-            .max_connections(CONNECTIONS_MAX)
-            .connect_with(options(&name))
-            .await
-            .expect("the test database answers");
-        let (base, _) = server()
-            .rsplit_once('/')
-            .map_or((server(), String::new()), |(base, n)| (base.to_owned(), n.to_owned()));
-        Self { pool, url: format!("{base}/{name}"), name }
+    /// When no servers are there: tests are run by `make test`.
+    pub async fn fresh() -> Self {
+        let env = Env::from_process();
+        let (Some(admin_url), Some(redis_url)) = (env.raw("DATABASE_URL"), env.raw("REDIS_URL"))
+        else {
+            panic!(
+                "DATABASE_URL and REDIS_URL must name servers for tests: run `make test`, or one test \
+                 with `make test ARGS='-p orchestrator-worker name_of_the_test'`"
+            );
+        };
+        let options =
+            PgConnectOptions::from_str(admin_url).expect("DATABASE_URL is a Postgres URL");
+        let template = TEMPLATE.get_or_init(|| make_template(options.clone())).await;
+        let name = format!("test_{}", uuid::Uuid::new_v4().simple());
+        let mut admin = options.clone().connect().await.expect("the test database server answers");
+        create(&mut admin, &format!("create database {name} template {template}")).await;
+        drop(admin.close().await);
+        let options = options.database(&name).log_statements(tracing::log::LevelFilter::Trace);
+        let database_url = options.to_url_lossy().to_string();
+        let pool = PgPoolOptions::new().max_connections(8).connect_lazy_with(options);
+        Self { database_url, redis_url: redis_database(redis_url).await, pool }
     }
 }
 
-impl Drop for TestDb {
-    fn drop(&mut self) {
-        let name = std::mem::take(&mut self.name);
-        // Dropping is not async, and the test's own runtime may be at its end.
-        let dropped = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(async {
-                let mut conn = PgConnection::connect(&server()).await?;
-                let drop = format!("drop database if exists {name} with (force)");
-                conn.execute(AssertSqlSafe(drop)).await
-            })?;
-            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
-        });
-        drop(dropped.join());
-    }
-}
-
-/// Makes the template, unless an earlier test has; returns its name.
-async fn template() -> String {
-    let name = format!("testkit_template_{}", migrate::known_version());
-    let mut conn = PgConnection::connect(&server()).await.expect("the test server answers");
+/// Makes the migrated database that all others are copies of, unless it is there.
+async fn make_template(options: PgConnectOptions) -> String {
+    let name = format!("orchestrator_template_v{}", store::migrate::known_version());
+    let mut admin = options.clone().connect().await.expect("the test database server answers");
     sqlx::query("select pg_advisory_lock($1)")
         .bind(TEMPLATE_LOCK)
-        .execute(&mut conn)
+        .execute(&mut admin)
         .await
         .expect("the template can be locked");
-    // Migrations that were edited no longer fit an older template: it is made anew then.
-    for last in [false, true] {
-        // Fails when it is there, which is as good.
-        drop(conn.execute(AssertSqlSafe(format!("create database {name}"))).await);
-        let pool = PgPoolOptions::new()
-            .max_connections(2)
-            .connect_with(options(&name))
+    let there: bool =
+        sqlx::query_scalar("select exists (select from pg_database where datname = $1)")
+            .bind(&name)
+            .fetch_one(&mut admin)
             .await
-            .expect("the template answers");
-        let migrated = migrate::migrate(&pool).await;
+            .expect("databases can be listed");
+    if !there {
+        let raw = format!("{name}_raw");
+        create(&mut admin, &format!("drop database if exists {raw}")).await;
+        create(&mut admin, &format!("create database {raw}")).await;
+        let pool = PgPoolOptions::new().connect_lazy_with(options.database(&raw));
+        store::migrate(&pool).await.expect("the schema can be made");
         pool.close().await;
-        match migrated {
-            Ok(_) => break,
-            Err(error) if last => panic!("the template cannot be migrated: {error:?}"),
-            Err(_) => {
-                let drop = format!("drop database {name} with (force)");
-                conn.execute(AssertSqlSafe(drop)).await.expect("an old template can be dropped");
-            }
-        }
+        create(&mut admin, &format!("alter database {raw} rename to {name}")).await;
     }
-    // Closing the connection gives the lock back.
-    conn.close().await.expect("a connection can be closed");
+    drop(admin.close().await);
     name
+}
+
+async fn create(admin: &mut PgConnection, statement: &str) {
+    // The names are our own: a version number or a UUID.
+    admin.execute(AssertSqlSafe(statement.to_owned())).await.expect(statement);
+}
+
+/// The next Redis database that no test has, emptied.
+async fn redis_database(url: &str) -> String {
+    let client = redis::Client::open(url).expect("REDIS_URL is a Redis URL");
+    let mut connection =
+        client.get_multiplexed_async_connection().await.expect("the test Redis answers");
+    let (_, count): (String, i64) = redis::cmd("CONFIG")
+        .arg("GET")
+        .arg("databases")
+        .query_async(&mut connection)
+        .await
+        .expect("Redis tells its settings");
+    let taken: i64 =
+        redis::cmd("INCR").arg(COUNTER).query_async(&mut connection).await.expect("Redis counts");
+    let number = taken % (count - 1).max(1) + 1;
+    let url = with_database(url, number);
+    let mut own = redis::Client::open(url.as_str())
+        .expect("a Redis URL")
+        .get_multiplexed_async_connection()
+        .await
+        .expect("the test Redis answers");
+    let _: () = redis::cmd("FLUSHDB").query_async(&mut own).await.expect("Redis forgets");
+    url
+}
+
+fn with_database(url: &str, number: i64) -> String {
+    let (scheme, rest) = url.split_once("://").expect("a URL");
+    let host = rest.split('/').next().expect("a host");
+    format!("{scheme}://{host}/{number}")
 }

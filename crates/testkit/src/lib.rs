@@ -1,19 +1,19 @@
-//! What tests of several crates share. Tests run on real Postgres and Redis: `DATABASE_URL` names a
-//! server on which databases may be made, `REDIS_URL` a Redis.
+//! What tests of several crates share: a database and a Redis of their own, a clock that stands
+//! still, tools that do as they are told, and the services wired to them.
+//!
+//! Tests run against the real servers that `DATABASE_URL` and `REDIS_URL` name (`make test` starts
+//! throw-away ones). Each test gets a database of its own, copied from a migrated template, and a
+//! Redis database of its own.
 
+#![expect(
+    clippy::missing_panics_doc,
+    reason = "whatever goes wrong here fails the test that asked, and that is its meaning"
+)]
+
+mod app;
 mod database;
+mod tools;
 
-pub use database::TestDb;
-
-use orchestrator_engine::config::{Env, Problems};
-
-/// Where the Redis of the tests is.
-///
-/// # Panics
-///
-/// When `REDIS_URL` is not set.
-#[must_use]
-pub fn redis_url() -> String {
-    let url = Env::from_process().secret("REDIS_URL", &mut Problems::default());
-    url.expect("tests need REDIS_URL").expose().to_owned()
-}
+pub use app::{Running, TestApp, task};
+pub use database::TestServers;
+pub use tools::{Call, FakeTools};

@@ -1,15 +1,125 @@
 //! Leases due work, runs pipelines, records results.
+//!
+//! Postgres says what is due; Redis only says when to look. A run is held by a lease, renewed in the
+//! background; what a run has to write goes through one group commit. The worker writes about no run
+//! whose lease it has lost, and never sleeps in a slot: a run that is to be tried later goes back to
+//! the queue.
 
-use orchestrator_boot::{BoxError, Context};
+mod commit;
+mod definitions;
+mod held;
+mod lease;
+mod perform;
+mod renew;
+mod tell;
+mod toolbox;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use orchestrator_boot::{BoxError, Context, Service};
+use orchestrator_engine::config::Secret;
+use orchestrator_engine::pipeline::Secrets;
+use orchestrator_engine::tool::{ToolCaller, ToolSpec};
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-/// Serves until `stop`.
+use commit::Committer;
+use definitions::Definitions;
+use held::Holding;
+
+/// What the parts of a worker share.
+struct Worker {
+    ctx: Context,
+    tools: Arc<dyn ToolCaller>,
+    secrets: Arc<dyn Secrets>,
+    definitions: Definitions,
+    holding: Holding,
+    committer: Committer,
+    /// Asks for a renewal before its time.
+    look: Notify,
+    /// There is a held run again.
+    busy: Notify,
+}
+
+/// The tools a worker offers and calls.
+pub struct Offer {
+    /// Calls them.
+    pub caller: Arc<dyn ToolCaller>,
+    /// What there is now; changes when an MCP server comes or goes.
+    pub catalogue: watch::Receiver<Vec<ToolSpec>>,
+}
+
+/// Runs a worker with the tools that the settings name, until `stop`; then gives its leases back.
 ///
 /// # Errors
 ///
-/// What makes it impossible to go on.
+/// When the settings of the tools are wrong, with a sentence that says how.
 pub async fn serve(ctx: Context, stop: CancellationToken) -> Result<(), BoxError> {
-    ctx.health.ready("worker");
-    stop.cancelled().await;
+    ctx.health.expect("worker");
+    let toolbox = toolbox::open(&ctx).await?;
+    let offer = toolbox.offer(stop.clone());
+    let ended = serve_with(ctx, offer, stop).await;
+    toolbox.close().await;
+    ended
+}
+
+/// Runs a worker with these tools, until `stop`; then gives its leases back.
+///
+/// # Errors
+///
+/// None at present: an outage of Postgres or Redis is waited out.
+pub async fn serve_with(
+    ctx: Context,
+    offer: Offer,
+    stop: CancellationToken,
+) -> Result<(), BoxError> {
+    let (committer, committing) = Committer::start(ctx.clone());
+    let worker = Arc::new(Worker {
+        tools: offer.caller,
+        secrets: Arc::new(SettingsSecrets(ctx.settings.secrets.clone())),
+        definitions: Definitions::default(),
+        holding: Holding::default(),
+        committer,
+        look: Notify::new(),
+        busy: Notify::new(),
+        ctx: ctx.clone(),
+    });
+    let capacity = usize::from(ctx.settings.worker.concurrency);
+    ctx.metrics.worker().capacity.set(i64::from(ctx.settings.worker.concurrency));
+    let offered = offer.catalogue.borrow().clone();
+    toolbox::publish(&ctx, &offered).await;
+    tracing::info!(concurrency = capacity, "working");
+
+    let pulse = {
+        let worker = Arc::clone(&worker);
+        let load = move || (capacity, worker.holding.len());
+        tokio::spawn(orchestrator_boot::beat(ctx.clone(), Service::Worker, load, stop.clone()))
+    };
+    let helpers = {
+        let worker = Arc::clone(&worker);
+        tokio::spawn(async move {
+            tokio::join!(
+                renew::run(&worker),
+                renew::show_steps(&worker),
+                toolbox::keep_published(&worker.ctx, offer.catalogue),
+            );
+        })
+    };
+    lease::run(Arc::clone(&worker), stop).await;
+    helpers.abort();
+    drop(helpers.await);
+    drop(worker);
+    drop(pulse.await);
+    drop(committing.await); // ends when the last run has let go of the committer
     Ok(())
+}
+
+/// `secrets.<NAME>` from the settings `SECRET_<NAME>`.
+struct SettingsSecrets(BTreeMap<String, Secret>);
+
+impl Secrets for SettingsSecrets {
+    fn get(&self, name: &str) -> Option<String> {
+        self.0.get(name).map(|secret| secret.expose().to_owned())
+    }
 }

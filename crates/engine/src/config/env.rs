@@ -11,7 +11,7 @@ use crate::problem::nearest;
 
 /// Variables as they were at the start. A value of nothing but blanks counts as unset: compose
 /// hands on `${NAME:-}` as an empty text.
-#[derive(Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Env {
     values: BTreeMap<String, String>,
     /// Which names were read: a test compares them with the table.

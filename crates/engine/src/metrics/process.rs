@@ -77,7 +77,9 @@ impl ProcessMetrics {
     }
 
     /// Brings the gauges that nobody moves up to date; called before each answer.
-    pub fn observe(&self, pool: &sqlx::PgPool) {
+    pub fn observe(&self, pool: &sqlx::PgPool, streams: &crate::streams::Streams) {
+        self.redis_up.set(i64::from(streams.is_up()));
+        self.redis_errors.inc_by(streams.errors().saturating_sub(self.redis_errors.get()));
         let size = i64::from(pool.size());
         let idle = i64::try_from(pool.num_idle()).unwrap_or(i64::MAX);
         let set = |state, value| self.pool_connections.with_label_values(&[state]).set(value);

@@ -18,8 +18,8 @@ use super::expr::{EvalError, RENDERED_MAX, json_len};
 use super::scope::error_json;
 use super::step::{Called, Failure, bounded, call, shorten};
 use super::{
-    Condition, Handler, Journal, JournalError, Outcome, Pipeline, Redactor, Retry, RunContext, Scope,
-    Step, backoff,
+    Condition, Handler, Journal, JournalError, Outcome, Pipeline, Redactor, Retry, RunContext,
+    Scope, Step, backoff,
 };
 use crate::clock::Clock;
 use crate::run::{RunError, RunInfo, StepRecord, StepStatus};

@@ -49,9 +49,11 @@ impl Input {
             (Self::Text { text, secret: true }, _) => {
                 text.value(masked).unwrap_or_else(|_| "[secret]".into())
             }
-            (Self::List(entries), Json::Array(values)) => {
-                entries.iter().zip(values).map(|(entry, value)| entry.masked(value, masked)).collect()
-            }
+            (Self::List(entries), Json::Array(values)) => entries
+                .iter()
+                .zip(values)
+                .map(|(entry, value)| entry.masked(value, masked))
+                .collect(),
             (Self::Map(entries), Json::Object(values)) => entries
                 .iter()
                 .filter_map(|(name, entry)| {

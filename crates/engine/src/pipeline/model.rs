@@ -191,7 +191,9 @@ impl Reader {
             self.problem("/params", format!("must have at most {PARAMS_MAX} entries"));
         }
         let steps = match object.get("pipeline") {
-            Some(steps @ Value::Array(list)) if !list.is_empty() => self.steps(steps, "/pipeline", 1),
+            Some(steps @ Value::Array(list)) if !list.is_empty() => {
+                self.steps(steps, "/pipeline", 1)
+            }
             Some(Value::Array(_)) => {
                 self.problem("/pipeline", "must have at least one step");
                 Vec::new()
@@ -428,12 +430,7 @@ mod tests {
     use super::*;
 
     fn problems(payload: &Value) -> Vec<String> {
-        Payload::read(payload)
-            .err()
-            .unwrap_or_default()
-            .iter()
-            .map(ToString::to_string)
-            .collect()
+        Payload::read(payload).err().unwrap_or_default().iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -483,7 +480,10 @@ mod tests {
             {"uses": "core.echo", "id": "a"},
             {"uses": "core.echo", "id": "b", "save_as": "a"},
         ]}));
-        assert_eq!(found, ["/pipeline/1/save_as: the name \"a\" is taken by the step at /pipeline/0"]);
+        assert_eq!(
+            found,
+            ["/pipeline/1/save_as: the name \"a\" is taken by the step at /pipeline/0"]
+        );
     }
 
     #[test]

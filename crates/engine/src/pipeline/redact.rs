@@ -79,13 +79,11 @@ mod tests {
     #[test]
     fn secrets_are_replaced_wherever_they_stand_the_longest_first() {
         let secrets = [("SHORT", "abcd"), ("LONG", "abcd-efgh"), ("TINY", "abc")];
-        let redactor =
-            Redactor::new(&secrets.map(|(k, v)| (k.to_owned(), v.to_owned())).into_iter().collect());
+        let redactor = Redactor::new(
+            &secrets.map(|(k, v)| (k.to_owned(), v.to_owned())).into_iter().collect(),
+        );
         let mut json = json!({"a": ["x abcd-efgh y", 5], "abcd": {"b": "abc"}});
         redactor.json(&mut json);
-        assert_eq!(
-            json,
-            json!({"a": ["x [secret LONG] y", 5], "[secret SHORT]": {"b": "abc"}})
-        );
+        assert_eq!(json, json!({"a": ["x [secret LONG] y", 5], "[secret SHORT]": {"b": "abc"}}));
     }
 }

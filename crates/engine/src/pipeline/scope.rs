@@ -72,7 +72,11 @@ impl Scope {
 
     /// The same scope with secrets, or with their names in place of them.
     #[must_use]
-    pub(super) fn with_secrets(mut self, secrets: &Arc<BTreeMap<String, String>>, real: bool) -> Self {
+    pub(super) fn with_secrets(
+        mut self,
+        secrets: &Arc<BTreeMap<String, String>>,
+        real: bool,
+    ) -> Self {
         self.secrets = Value::from_object(SecretValues { secrets: Arc::clone(secrets), real });
         self
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use sqlx::PgConnection;
 
 use super::StoreError;
-use super::queue::{NewWork, enqueue_many};
+use super::queue::{NewWork, claim_key, enqueue_many};
 use crate::id::{AgentId, RunId, TaskId};
 use crate::text_enum;
 
@@ -151,7 +151,10 @@ pub async fn decide(
     let mut work = Vec::new();
     let mut tasks = TaskColumns::default();
     let mut ledger = LedgerColumns::default();
-    for decision in decisions {
+    for mut decision in decisions {
+        if decision.work.iter().any(|work| work.dedupe.is_some()) {
+            drop_duplicates(conn, &mut decision).await?;
+        }
         tasks.push(&decision);
         for occurrence in decision.occurrences {
             ledger.push(decision.task_id, decision.revision, occurrence);
@@ -161,6 +164,32 @@ pub async fn decide(
     tasks.write(conn, now).await?;
     ledger.write(conn, now).await?;
     enqueue_many(conn, work).await
+}
+
+/// Takes back the runs whose dedupe key names an earlier one, and says so in the ledger.
+async fn drop_duplicates(
+    conn: &mut PgConnection,
+    decision: &mut Decision,
+) -> Result<(), StoreError> {
+    let mut kept = Vec::with_capacity(decision.work.len());
+    for work in std::mem::take(&mut decision.work) {
+        let Some(earlier) = claim_key(conn, &work).await? else {
+            kept.push(work);
+            continue;
+        };
+        decision.fires -= 1;
+        for occurrence in &mut decision.occurrences {
+            if occurrence.run_id == Some(work.run_id) {
+                occurrence.run_id = Some(earlier);
+                if occurrence.disposition == Disposition::Fired {
+                    occurrence.disposition = Disposition::SkippedDuplicate;
+                    occurrence.reason = Some("a run with the same dedupe_key is recent".to_owned());
+                }
+            }
+        }
+    }
+    decision.work = kept;
+    Ok(())
 }
 
 #[derive(Default)]
@@ -184,7 +213,7 @@ impl TaskColumns {
             "
             update task t
             set cursor_at = d.cursor_at, next_fire_at = d.next_fire_at, fires = d.fires,
-                snoozed_until = null,
+                snoozed_until = case when t.snoozed_until <= $5 then null else t.snoozed_until end,
                 status = case when d.next_fire_at is null then 'completed' else t.status end,
                 updated_at = case when d.next_fire_at is null then $5 else t.updated_at end
             from unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[], $4::int[])

@@ -13,6 +13,7 @@ pub mod invariant;
 pub mod migrate;
 pub mod process;
 pub mod queue;
+pub mod retention;
 pub mod run;
 pub mod task;
 pub mod tool_catalogue;

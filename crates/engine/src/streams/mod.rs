@@ -124,6 +124,19 @@ impl Streams {
         })))
     }
 
+    /// A door to nothing: every call answers that Redis is away.
+    #[must_use]
+    pub fn none(clock: Arc<dyn Clock>) -> Self {
+        Self(Arc::new(Inner {
+            up: AtomicBool::new(false),
+            pool: None,
+            client: None,
+            clock,
+            retry_at_ms: AtomicI64::new(0),
+            errors: AtomicU64::new(0),
+        }))
+    }
+
     /// Whether Redis answered when it was last asked. False where there is none.
     #[must_use]
     pub fn is_up(&self) -> bool {

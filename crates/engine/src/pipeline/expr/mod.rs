@@ -15,7 +15,7 @@ use minijinja::machinery::{parse, parse_expr};
 use minijinja::{Environment, Expression, Value};
 use serde_json::Value as Json;
 
-pub use engine::{FUEL, RENDERED_MAX, SEQUENCE_MAX};
+pub use engine::{FUEL, RENDERED_MAX, WEIGHT_MAX};
 pub use rewrite::{ROOTS, Use};
 pub use syntax::{Fault, TAGS_MAX, TEXT_MAX, TOKENS_MAX};
 pub use times::{parse_duration, print_utc};
@@ -193,7 +193,9 @@ fn render_blocks(env: &Environment<'static>, scope: &Value) -> Result<String, Ev
     // Every piece that is written goes through our formatter, which bounds the sum.
     let text = template.render(scope.clone()).map_err(|error| wrong(&error))?;
     if text.len() > RENDERED_MAX {
-        return Err(wrong(&engine::refused(format!("the text is longer than {RENDERED_MAX} bytes"))));
+        return Err(wrong(&engine::refused(format!(
+            "the text is longer than {RENDERED_MAX} bytes"
+        ))));
     }
     Ok(text)
 }
@@ -203,7 +205,9 @@ fn explain(error: &minijinja::Error) -> String {
     use minijinja::ErrorKind;
     match (error.kind(), error.detail()) {
         (ErrorKind::OutOfFuel, _) => format!("it takes more than {FUEL} steps to evaluate"),
-        (ErrorKind::InvalidOperation | ErrorKind::UndefinedError, Some(detail)) => detail.to_owned(),
+        (ErrorKind::InvalidOperation | ErrorKind::UndefinedError, Some(detail)) => {
+            detail.to_owned()
+        }
         (kind, Some(detail)) => format!("{kind}: {detail}"),
         (kind, None) => kind.to_string(),
     }

@@ -156,9 +156,7 @@ impl<'t> Splitter<'t> {
         let mut open = None;
         let mut length = 0;
         loop {
-            let next = tokens
-                .next_token()
-                .map_err(|error| self.unreadable(from, open, &error))?;
+            let next = tokens.next_token().map_err(|error| self.unreadable(from, open, &error))?;
             let Some((token, span)) = next else { break };
             let start = from + span.start_offset as usize;
             match token {
@@ -291,7 +289,10 @@ mod tests {
     #[test]
     fn an_expression_that_does_not_end_is_pointed_at() {
         let fault = split("hello ${ name").expect_err("no end");
-        assert_eq!(fault.describe("hello ${ name"), "character 7: an expression begins here and does not end");
+        assert_eq!(
+            fault.describe("hello ${ name"),
+            "character 7: an expression begins here and does not end"
+        );
     }
 
     #[test]

@@ -66,7 +66,10 @@ pub async fn enqueue(conn: &mut PgConnection, work: NewWork) -> Result<Enqueued,
 
 /// Takes the dedupe key of `work` for its run. `None` when it is taken now or there is no key;
 /// otherwise the run that has it.
-async fn claim_key(conn: &mut PgConnection, work: &NewWork) -> Result<Option<RunId>, StoreError> {
+pub(in crate::store) async fn claim_key(
+    conn: &mut PgConnection,
+    work: &NewWork,
+) -> Result<Option<RunId>, StoreError> {
     let Some((key, window)) = &work.dedupe else { return Ok(None) };
     // The update of a key whose window is open is empty, but locks the row: twins wait here.
     let holder = sqlx::query_scalar!(

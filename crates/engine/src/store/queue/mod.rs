@@ -11,6 +11,7 @@ mod enqueue;
 mod lease;
 
 pub use commit::{Finished, Requeued, checkpoint, finish, requeue};
+pub(super) use enqueue::claim_key;
 pub use enqueue::{Enqueued, NewWork, enqueue, enqueue_many};
 pub use lease::{
     Canceled, Lease, Leased, Past, Renewal, cancel, lease, next_due_in, release, renew,

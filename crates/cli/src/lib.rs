@@ -1,0 +1,97 @@
+//! `orchestrator`: the user's command line, and (`dev`) the whole system in one process.
+//!
+//! A file per verb. A verb that talks to a server does so through [`client::Client`] and shows what
+//! came back through [`output`]; it returns [`failure::Failure`], which knows its exit code: 0 done,
+//! 1 refused or failed, 2 usage.
+//!
+//! To add a verb: a variant of [`Verb`] with its own `Args` struct in a file of its name, and an arm
+//! in [`perform`].
+
+pub mod client;
+mod completions;
+mod dev;
+pub mod failure;
+mod migrate;
+pub mod output;
+mod secret_file;
+pub mod servers;
+mod with_servers;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use orchestrator_boot::Service;
+use orchestrator_engine::config::{self, Env};
+
+use failure::Failure;
+use output::Format;
+
+/// Tasks for AI agents that run when they should.
+#[derive(Debug, Parser)]
+#[command(name = "orchestrator", version, propagate_version = true)]
+pub struct Cli {
+    /// How answers are shown.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
+    output: Format,
+
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// What can be said.
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the whole system here, in one process, on private servers.
+    Dev(dev::Args),
+    /// Start private Postgres and Redis servers, run a command with `DATABASE_URL` and `REDIS_URL`,
+    /// stop them.
+    Servers(with_servers::Args),
+    /// Bring the schema of `DATABASE_URL` up to date.
+    Migrate,
+    /// Print a script that makes a shell complete our commands.
+    Completions(completions::Args),
+}
+
+/// Runs the command line of this process to its exit code.
+#[must_use]
+pub fn run() -> ExitCode {
+    let command = Cli::command().after_long_help(config::help(Service::Cli));
+    // clap prints and exits by itself: 0 for --help and --version, 2 for what it does not understand.
+    let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
+    orchestrator_boot::install_crypto();
+    match perform(cli, Env::from_process()) {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("orchestrator: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+fn perform(cli: Cli, env: Env) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::while_doing("start the runtime"))?;
+    let ended = match cli.verb {
+        Verb::Dev(args) => runtime.block_on(dev::run(args, env)),
+        Verb::Servers(args) => runtime.block_on(with_servers::run(args, &env)),
+        Verb::Migrate => runtime.block_on(migrate::run(&env)),
+        Verb::Completions(args) => {
+            completions::run(&args, &mut Cli::command());
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    ended
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_hangs_together() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,259 @@
+//! What becomes of the times of one task that have come: a pure function from what is known to what
+//! is to be written.
+//!
+//! A time seen within [`GRACE`] of its moment is on time and runs. An older one was missed, and the
+//! task's `catch_up` policy decides. Every time gets exactly one disposition.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use orchestrator_engine::id::{RunId, TaskId};
+use orchestrator_engine::run::Trigger;
+use orchestrator_engine::schedule::{Nominal, NominalKind, Schedule};
+use orchestrator_engine::store::fire::{Decision, Disposition, DueTask, Occurrence};
+use orchestrator_engine::store::queue::NewWork;
+use orchestrator_engine::task::{CatchUp, Overlap, TaskSpec};
+
+/// How long after its moment a time still counts as seen on time.
+pub const GRACE: TimeDelta = TimeDelta::seconds(10);
+/// The most times of one task that are looked at in one transaction; the rest follow in the next.
+pub const TIMES_MAX: usize = 1_000;
+
+/// A revision of a task, ready to be asked.
+pub struct Plan {
+    /// What it declares.
+    pub spec: TaskSpec,
+    /// When it is due.
+    pub schedule: Schedule,
+}
+
+/// The times of a task that have come, in order.
+struct Come {
+    times: Vec<Nominal>,
+    /// There are more than were looked at.
+    more: bool,
+    /// The first time after those looked at.
+    next: Option<DateTime<Utc>>,
+}
+
+/// Decides about every time of `task` after its cursor that has come by `now`. `new_run` draws run
+/// ids.
+pub fn decide(
+    task: &DueTask,
+    plan: &Plan,
+    now: DateTime<Utc>,
+    mut new_run: impl FnMut() -> RunId,
+) -> Decision {
+    let come = look(task, plan, now);
+    let mut decision = Decision {
+        task_id: task.id,
+        revision: task.revision,
+        cursor_at: come.times.last().map_or(task.cursor_at, |last| last.at),
+        next_fire_at: come.next,
+        fires: task.fires,
+        occurrences: Vec::with_capacity(come.times.len()),
+        work: Vec::new(),
+    };
+    let limit = plan.spec.max_fires.map(|max| i32::try_from(max).unwrap_or(i32::MAX));
+    let mut busy = task.in_flight > 0;
+    let verdicts = verdicts(task, plan, &come, now);
+    for (nominal, verdict) in come.times.iter().zip(verdicts) {
+        if limit.is_some_and(|limit| decision.fires >= limit) {
+            decision.cursor_at = nominal.at;
+            decision.next_fire_at = None;
+            break;
+        }
+        let verdict = match verdict {
+            Verdict::Run if busy && plan.spec.policy.overlap == Overlap::Skip => Verdict::Leave(
+                Disposition::SkippedOverlap,
+                Some("the previous run had not ended".to_owned()),
+            ),
+            verdict => verdict,
+        };
+        match verdict {
+            Verdict::Run => {
+                let run_id = new_run();
+                busy = true;
+                decision.fires += 1;
+                settle_coalesced(&mut decision.occurrences, run_id);
+                decision.occurrences.push(fired(nominal, run_id));
+                decision.work.push(work(task, plan, nominal, run_id, now));
+            }
+            Verdict::Leave(disposition, reason) => {
+                note(&mut decision.occurrences, nominal.at, disposition, reason);
+            }
+        }
+    }
+    if limit.is_some_and(|limit| decision.fires >= limit) {
+        decision.next_fire_at = None;
+    }
+    // Snoozed: whatever comes before that moment is looked at then.
+    if let (Some(next), Some(until)) = (decision.next_fire_at, task.snoozed_until)
+        && until > now
+    {
+        decision.next_fire_at = Some(next.max(until));
+    }
+    decision
+}
+
+/// What is to become of one time, before overlap is looked at.
+enum Verdict {
+    Run,
+    Leave(Disposition, Option<String>),
+}
+
+fn look(task: &DueTask, plan: &Plan, now: DateTime<Utc>) -> Come {
+    let mut times = Vec::new();
+    let mut cursor = task.cursor_at;
+    loop {
+        match plan.schedule.next_after(cursor) {
+            None => return Come { times, more: false, next: None },
+            Some(nominal) if nominal.at > now => {
+                return Come { times, more: false, next: Some(nominal.at) };
+            }
+            Some(nominal) if times.len() == TIMES_MAX => {
+                return Come { times, more: true, next: Some(nominal.at) };
+            }
+            Some(nominal) => {
+                cursor = nominal.at;
+                times.push(nominal);
+            }
+        }
+    }
+}
+
+fn verdicts(task: &DueTask, plan: &Plan, come: &Come, now: DateTime<Utc>) -> Vec<Verdict> {
+    let policy = &plan.spec.policy;
+    let window = TimeDelta::seconds(i64::from(policy.catch_up_window_seconds));
+    // A snoozed time is as old as the moment it was put off to.
+    let age = |at: DateTime<Utc>| now - task.snoozed_until.map_or(at, |until| until.max(at));
+    let candidate = |nominal: &Nominal| nominal.fires();
+    // With `latest`, the missed times stand behind the last of them, or behind one that is on time.
+    let stands_for_missed = come
+        .times
+        .iter()
+        .filter(|nominal| candidate(nominal) && age(nominal.at) <= GRACE)
+        .map(|nominal| nominal.at)
+        .next()
+        .or_else(|| come.times.iter().rev().find(|nominal| candidate(nominal)).map(|one| one.at))
+        .filter(|_| !come.more);
+
+    let verdict = |nominal: &Nominal| {
+        match &nominal.kind {
+            NominalKind::Excluded { reason } => {
+                return Verdict::Leave(Disposition::SkippedExcluded, Some(reason.clone()));
+            }
+            NominalKind::DroppedByDst => {
+                return Verdict::Leave(Disposition::SkippedDst, nominal.note.clone());
+            }
+            NominalKind::Fire => {}
+        }
+        let age = age(nominal.at);
+        if age <= GRACE {
+            return Verdict::Run;
+        }
+        if policy.catch_up == CatchUp::None {
+            return Verdict::Leave(
+                Disposition::SkippedTooOld,
+                Some("nobody was there at the time, and catch_up is none".to_owned()),
+            );
+        }
+        if age > window {
+            return Verdict::Leave(
+                Disposition::SkippedTooOld,
+                Some(format!(
+                    "nobody was there at the time, and it was seen later than \
+                     catch_up_window_seconds ({})",
+                    policy.catch_up_window_seconds
+                )),
+            );
+        }
+        if policy.catch_up == CatchUp::All || Some(nominal.at) == stands_for_missed {
+            return Verdict::Run;
+        }
+        Verdict::Leave(
+            Disposition::Coalesced,
+            Some("nobody was there at the time; a later run stands for it".to_owned()),
+        )
+    };
+    come.times.iter().map(verdict).collect()
+}
+
+fn fired(nominal: &Nominal, run_id: RunId) -> Occurrence {
+    Occurrence {
+        nominal_at: nominal.at,
+        disposition: Disposition::Fired,
+        reason: nominal.note.clone(),
+        run_id: Some(run_id),
+        stretch: None,
+    }
+}
+
+/// Adds a time to the ledger, to the last stretch where that is of the same kind.
+fn note(
+    occurrences: &mut Vec<Occurrence>,
+    at: DateTime<Utc>,
+    disposition: Disposition,
+    reason: Option<String>,
+) {
+    if let Some(last) = occurrences.last_mut()
+        && last.disposition == disposition
+        && last.reason == reason
+    {
+        let count = last.stretch.map_or(1, |(_, count)| count);
+        last.stretch = Some((at, count + 1));
+        return;
+    }
+    occurrences.push(Occurrence {
+        nominal_at: at,
+        disposition,
+        reason,
+        run_id: None,
+        stretch: None,
+    });
+}
+
+/// Points the coalesced times before a run to that run.
+fn settle_coalesced(occurrences: &mut [Occurrence], run_id: RunId) {
+    for occurrence in occurrences.iter_mut().rev() {
+        if occurrence.disposition == Disposition::Coalesced && occurrence.run_id.is_none() {
+            occurrence.run_id = Some(run_id);
+        }
+    }
+}
+
+fn work(
+    task: &DueTask,
+    plan: &Plan,
+    nominal: &Nominal,
+    run_id: RunId,
+    now: DateTime<Utc>,
+) -> NewWork {
+    let spec = &plan.spec;
+    let scheduled_at = nominal.at + jitter(task.id, plan, nominal.at);
+    NewWork {
+        run_id,
+        agent_id: task.agent_id,
+        task: Some((task.id, task.revision)),
+        priority: spec.priority,
+        delay: (scheduled_at - now).to_std().unwrap_or(Duration::ZERO),
+        trigger: Trigger::Schedule,
+        nominal_at: Some(nominal.at),
+        scheduled_at,
+        expires_after: spec.expires_after_seconds.map(|after| Duration::from_secs(after.into())),
+        params: None,
+        event: None,
+        definition: None,
+        dedupe: spec
+            .dedupe_key
+            .clone()
+            .map(|key| (key, Duration::from_secs(spec.dedupe_window_seconds.into()))),
+    }
+}
+
+fn jitter(task: TaskId, plan: &Plan, nominal: DateTime<Utc>) -> TimeDelta {
+    if plan.spec.policy.jitter_seconds == 0 {
+        return TimeDelta::zero();
+    }
+    plan.schedule.jitter(task.0, nominal)
+}

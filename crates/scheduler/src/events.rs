@@ -1,0 +1,249 @@
+//! Events become runs.
+//!
+//! Two ways in: the API writes an event to Postgres before it answers; other programs add entries to
+//! the Redis stream, and those are kept in Postgres before they are acknowledged. From there on there
+//! is one way: an event without `consumed_at` is matched against the tasks that wait for it, and its
+//! runs and `consumed_at` are written in one transaction. So nothing is lost or doubled, whoever dies
+//! when; the stream only makes it fast.
+
+use std::time::Duration;
+
+use orchestrator_boot::{Context, Outage};
+use orchestrator_engine::id::{self, EventId, RunId};
+use orchestrator_engine::run::Trigger;
+use orchestrator_engine::schedule::{check_topic, topic_matches};
+use orchestrator_engine::store::StoreError;
+use orchestrator_engine::store::event::{self, Event, NewEvent, Started, Subscription};
+use orchestrator_engine::store::queue::{self, NewWork};
+use orchestrator_engine::streams::{Consumer, Entry, Lifecycle};
+use orchestrator_engine::task::TaskSpec;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+/// The most events turned into runs in one transaction.
+const BATCH: u16 = 200;
+/// How often Postgres is asked for events whose hint was lost.
+const POLL: Duration = Duration::from_secs(10);
+/// The same while Redis is away, and before the next try to reach it.
+const POLL_WITHOUT_REDIS: Duration = Duration::from_secs(1);
+
+/// Consumes events until `stop`.
+pub async fn run(ctx: Context, stop: CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = async { tokio::join!(follow_stream(&ctx), poll(&ctx)); } => {}
+    }
+}
+
+/// Looks for events again and again, whatever Redis says.
+async fn poll(ctx: &Context) {
+    let mut outage = Outage::new("consume events");
+    loop {
+        let pause = match consume_waiting(ctx).await {
+            Ok(()) => {
+                outage.over();
+                if ctx.streams.is_up() { POLL } else { POLL_WITHOUT_REDIS }
+            }
+            Err(error) => outage.pause_after(&error),
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Reads the stream as one of the group, whenever Redis is there.
+async fn follow_stream(ctx: &Context) {
+    if !ctx.streams.is_configured() {
+        return std::future::pending().await;
+    }
+    loop {
+        if let Some(mut consumer) = ctx.streams.consume(ctx.process_id.to_string()).await {
+            while follow_once(ctx, &mut consumer).await.is_some() {}
+        }
+        tokio::time::sleep(POLL_WITHOUT_REDIS).await;
+    }
+}
+
+/// One read, and one look for what a dead scheduler left. `None`: Redis went away.
+async fn follow_once(ctx: &Context, consumer: &mut Consumer) -> Option<()> {
+    let fresh = consumer.read().await?;
+    let left = consumer.claim_stale().await?;
+    for entries in [fresh, left] {
+        if entries.is_empty() {
+            continue;
+        }
+        keep(ctx, &entries).await;
+        consumer.acknowledge(&entries).await?;
+    }
+    consumer.trim().await
+}
+
+/// Keeps the entries' events in Postgres and makes their runs; does not return before they are kept.
+async fn keep(ctx: &Context, entries: &[Entry]) {
+    let events: Vec<NewEvent> = entries.iter().filter_map(|entry| foreign(ctx, entry)).collect();
+    let mut outage = Outage::new("keep events of the stream");
+    while let Err(error) = keep_once(ctx, &events).await {
+        let pause = outage.pause_after(&error);
+        tokio::time::sleep(pause).await;
+    }
+    outage.over();
+    if let Err(error) = consume_waiting(ctx).await {
+        // They are kept; the poll makes their runs.
+        tracing::debug!(error = &error as &dyn std::error::Error, "events will be consumed later");
+    }
+}
+
+async fn keep_once(ctx: &Context, events: &[NewEvent]) -> Result<(), StoreError> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let mut conn =
+        ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
+    let kept = event::ingest(&mut conn, events).await?;
+    ctx.metrics.process().events.with_label_values(&["in"]).inc_by(kept);
+    Ok(())
+}
+
+/// The event of an entry that another program wrote; `None` for the API's own, which are kept
+/// already, and for what is no event, which is logged and passed over.
+fn foreign(ctx: &Context, entry: &Entry) -> Option<NewEvent> {
+    if entry.event_id.is_some() {
+        return None;
+    }
+    let problem = match &entry.topic {
+        None => Some("it has no field `topic`".to_owned()),
+        Some(topic) => check_topic(topic).err(),
+    };
+    if let Some(problem) = problem {
+        tracing::warn!(entry = entry.id, problem, "an entry of orchestrator:events is no event");
+        return None;
+    }
+    let received_at = ctx.clock.now();
+    // JSON where it is JSON, otherwise the text itself. Postgres keeps no NUL.
+    let text = entry.payload.clone().unwrap_or_default().replace('\0', "");
+    let payload = serde_json::from_str(&text).unwrap_or(Value::String(text));
+    Some(NewEvent {
+        id: EventId::new(received_at, &mut id::rng()),
+        topic: entry.topic.clone().unwrap_or_default(),
+        payload: without_nul(payload),
+        key: entry.key.clone().filter(|key| (1..=200).contains(&key.chars().count())),
+        agent_id: None,
+        stream_id: Some(entry.id.clone()),
+        received_at,
+    })
+}
+
+fn without_nul(value: Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(text.replace('\0', "")),
+        Value::Array(items) => items.into_iter().map(without_nul).collect(),
+        Value::Object(fields) => fields
+            .into_iter()
+            .map(|(name, value)| (name.replace('\0', ""), without_nul(value)))
+            .collect(),
+        other => other,
+    }
+}
+
+/// Turns every kept event into its runs.
+///
+/// # Errors
+///
+/// When the database failed; what was committed before stays.
+pub async fn consume_waiting(ctx: &Context) -> Result<(), StoreError> {
+    while consume_batch(ctx).await? == usize::from(BATCH) {}
+    Ok(())
+}
+
+async fn consume_batch(ctx: &Context) -> Result<usize, StoreError> {
+    let now = ctx.clock.now();
+    let mut tx = ctx.pool.begin().await.map_err(StoreError::while_trying("begin to consume"))?;
+    let events = event::claim_waiting(&mut tx, BATCH).await?;
+    if events.is_empty() {
+        return Ok(0);
+    }
+    let waiting: Vec<Waiting> =
+        event::subscriptions(&mut tx).await?.into_iter().filter_map(Waiting::read).collect();
+    let mut started = Vec::new();
+    for event in &events {
+        for waiting in
+            waiting.iter().filter(|one| topic_matches(&one.spec.schedule_expr, &event.topic))
+        {
+            let work = waiting.work(event, RunId::new(now, &mut id::rng()));
+            let made = queue::enqueue(&mut tx, work).await?;
+            let task_id = waiting.subscription.task_id;
+            started.push((
+                Started { event_id: event.id, task_id, run_id: made.run_id },
+                waiting.subscription.agent_id,
+            ));
+        }
+    }
+    let ids: Vec<_> = events.iter().map(|event| event.id).collect();
+    let links: Vec<_> = started.iter().map(|(link, _)| *link).collect();
+    event::consumed(&mut tx, &ids, &links, now).await?;
+    tx.commit().await.map_err(StoreError::while_trying("commit consumed events"))?;
+
+    let newest = events.iter().map(|event| event.received_at).max().unwrap_or(now);
+    let metrics = ctx.metrics.scheduler();
+    metrics.event_lag_seconds.set((ctx.clock.now() - newest).as_seconds_f64().max(0.0));
+    metrics.triggers.with_label_values(&["event"]).inc_by(started.len() as u64);
+    if !started.is_empty() {
+        ctx.streams.wake_workers().await;
+        let told: Vec<_> = started
+            .iter()
+            .map(|(link, agent_id)| Lifecycle {
+                kind: "run.queued",
+                agent_id: *agent_id,
+                task_id: Some(link.task_id),
+                run_id: Some(link.run_id),
+                at: now,
+            })
+            .collect();
+        ctx.streams.lifecycle(&told).await;
+    }
+    Ok(events.len())
+}
+
+/// A task that waits for events, ready to be matched.
+struct Waiting {
+    subscription: Subscription,
+    spec: TaskSpec,
+}
+
+impl Waiting {
+    fn read(subscription: Subscription) -> Option<Self> {
+        match serde_json::from_value(subscription.spec.clone()) {
+            Ok(spec) => Some(Self { subscription, spec }),
+            Err(error) => {
+                tracing::error!(
+                    task.id = %subscription.task_id,
+                    error = &error as &dyn std::error::Error,
+                    "a task that waits for events cannot be read"
+                );
+                None
+            }
+        }
+    }
+
+    fn work(&self, event: &Event, run_id: RunId) -> NewWork {
+        let spec = &self.spec;
+        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        NewWork {
+            run_id,
+            agent_id: self.subscription.agent_id,
+            task: Some((self.subscription.task_id, self.subscription.revision)),
+            priority: spec.priority,
+            delay: Duration::ZERO,
+            trigger: Trigger::Event,
+            nominal_at: None,
+            scheduled_at: event.received_at,
+            expires_after: spec.expires_after_seconds.map(seconds),
+            params: None,
+            event: Some(json!({
+                "id": event.id, "topic": event.topic, "payload": event.payload, "key": event.key,
+                "received_at": event.received_at,
+            })),
+            definition: None,
+            dedupe: spec.dedupe_key.clone().map(|key| (key, seconds(spec.dedupe_window_seconds))),
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The firing loop: sleeps until the next task is due, fires what is due, in batches, each in one
+//! transaction.
+//!
+//! Any number of schedulers run this at once. They claim different tasks (`SKIP LOCKED`); a task's
+//! times, its runs and its next time change together or not at all; and the ledger's key refuses a
+//! time that was fired before.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use lru::LruCache;
+use orchestrator_boot::{Context, Outage};
+use orchestrator_engine::id::{self, RunId, TaskId};
+use orchestrator_engine::schedule::{Schedule, ScheduleSpec};
+use orchestrator_engine::store::fire::{self, Decision, DueTask};
+use orchestrator_engine::store::{StoreError, fire::Disposition};
+use orchestrator_engine::streams::{Lifecycle, SCHEDULE};
+use orchestrator_engine::task::TaskSpec;
+use tokio_util::sync::CancellationToken;
+
+use crate::decide::{Plan, decide};
+
+/// The most tasks fired in one transaction.
+const BATCH: u16 = 500;
+/// How many revisions are kept ready; a home has tens, and memory must not grow with their number.
+const PLANS_KEPT: NonZeroUsize = NonZeroUsize::new(2_048).expect("not zero");
+/// The longest sleep while Redis is away and cannot tell of changes.
+const POLL_WITHOUT_REDIS: Duration = Duration::from_secs(1);
+
+/// Fires due schedules until `stop`.
+pub async fn run(ctx: Context, stop: CancellationToken) {
+    let wake = ctx.streams.listen(SCHEDULE, stop.clone());
+    let mut firing = Firing::new(ctx.clone());
+    let mut outage = Outage::new("fire schedules");
+    ctx.health.ready("scheduler");
+    loop {
+        let pause = match firing.fire_due().await {
+            Ok(next) => {
+                outage.over();
+                firing.pause_until(next)
+            }
+            Err(error) => outage.pause_after(&error),
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = wake.heard() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// What the loop keeps between its turns.
+pub struct Firing {
+    ctx: Context,
+    plans: LruCache<(TaskId, i32), Arc<Plan>>,
+}
+
+impl Firing {
+    /// A loop that has seen nothing yet.
+    #[must_use]
+    pub fn new(ctx: Context) -> Self {
+        Self { ctx, plans: LruCache::new(PLANS_KEPT) }
+    }
+
+    /// How long to sleep when the next task is due at `next`.
+    fn pause_until(&self, next: Option<DateTime<Utc>>) -> Duration {
+        let longest = if self.ctx.streams.is_up() {
+            self.ctx.settings.scheduler.interval
+        } else {
+            POLL_WITHOUT_REDIS.min(self.ctx.settings.scheduler.interval)
+        };
+        next.map_or(longest, |next| {
+            (next - self.ctx.clock.now()).to_std().unwrap_or(Duration::ZERO).min(longest)
+        })
+    }
+
+    /// Fires everything that is due now. Returns when the next task is due.
+    ///
+    /// # Errors
+    ///
+    /// When the database failed; what was committed before stays.
+    pub async fn fire_due(&mut self) -> Result<Option<DateTime<Utc>>, StoreError> {
+        while self.fire_batch().await? == usize::from(BATCH) {}
+        let mut conn = self
+            .ctx
+            .pool
+            .acquire()
+            .await
+            .map_err(StoreError::while_trying("reach the database"))?;
+        fire::next_fire_at(&mut conn).await
+    }
+
+    /// Fires at most [`BATCH`] due tasks in one transaction. Returns how many.
+    async fn fire_batch(&mut self) -> Result<usize, StoreError> {
+        let started_at = self.ctx.clock.now();
+        let mut tx =
+            self.ctx.pool.begin().await.map_err(StoreError::while_trying("begin to fire"))?;
+        let due = fire::claim_due(&mut tx, started_at, BATCH).await?;
+        if due.is_empty() {
+            return Ok(0);
+        }
+        let count = due.len();
+        let mut decisions = Vec::with_capacity(count);
+        let mut kinds = Vec::new();
+        for task in &due {
+            match self.plan(task) {
+                Ok(plan) => {
+                    let decision =
+                        decide(task, &plan, started_at, || RunId::new(started_at, &mut id::rng()));
+                    kinds.push(plan.spec.schedule_kind);
+                    decisions.push(decision);
+                }
+                Err(reason) => {
+                    tracing::error!(task.id = %task.id, reason, "a task was paused: its schedule cannot be followed");
+                    fire::suspend(&mut tx, task.id, &reason, started_at).await?;
+                }
+            }
+        }
+        let told = told(&due, &decisions, started_at);
+        let counted: Vec<_> =
+            decisions.iter().zip(kinds).map(|(d, kind)| count_of(d, kind)).collect();
+        fire::decide(&mut tx, decisions, started_at).await?;
+        tx.commit().await.map_err(StoreError::while_trying("commit what was fired"))?;
+
+        self.measure(&counted, count);
+        if !told.is_empty() {
+            self.ctx.streams.wake_workers().await;
+            self.ctx.streams.lifecycle(&told).await;
+        }
+        Ok(count)
+    }
+
+    fn plan(&mut self, task: &DueTask) -> Result<Arc<Plan>, String> {
+        let key = (task.id, task.revision);
+        if let Some(plan) = self.plans.get(&key) {
+            return Ok(Arc::clone(plan));
+        }
+        let spec: TaskSpec =
+            serde_json::from_value(task.spec.clone()).map_err(|error| error.to_string())?;
+        let schedule =
+            Schedule::compile(&ScheduleSpec::from(&spec), task.created_at).map_err(|problems| {
+                problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+            })?;
+        let plan = Arc::new(Plan { spec, schedule });
+        self.plans.put(key, Arc::clone(&plan));
+        Ok(plan)
+    }
+
+    fn measure(&self, counted: &[Counted], batch: usize) {
+        let metrics = self.ctx.metrics.scheduler();
+        let now = self.ctx.clock.now();
+        #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
+        metrics.fire_batch.observe(batch as f64);
+        for one in counted {
+            metrics.triggers.with_label_values(&[one.kind]).inc_by(one.due_at.len() as u64);
+            for due_at in &one.due_at {
+                metrics.drift_seconds.observe((now - *due_at).as_seconds_f64().max(0.0));
+            }
+            for (reason, count) in &one.missed {
+                metrics.missed.with_label_values(&[reason]).inc_by(*count);
+            }
+        }
+    }
+}
+
+/// What the metrics want to know of a decision once it is committed.
+struct Counted {
+    kind: &'static str,
+    due_at: Vec<DateTime<Utc>>,
+    missed: Vec<(&'static str, u64)>,
+}
+
+fn count_of(decision: &Decision, kind: orchestrator_engine::task::ScheduleKind) -> Counted {
+    let missed = decision
+        .occurrences
+        .iter()
+        .filter(|occurrence| occurrence.disposition != Disposition::Fired)
+        .map(|occurrence| {
+            let count = occurrence.stretch.map_or(1, |(_, count)| count);
+            (occurrence.disposition.as_str(), u64::try_from(count).unwrap_or(0))
+        })
+        .collect();
+    let due_at = decision.work.iter().map(|work| work.nominal_at.unwrap_or(work.scheduled_at));
+    Counted { kind: kind.as_str(), due_at: due_at.collect(), missed }
+}
+
+fn told(due: &[DueTask], decisions: &[Decision], at: DateTime<Utc>) -> Vec<Lifecycle> {
+    let owner = |task: TaskId| due.iter().find(|one| one.id == task).map(|one| one.agent_id);
+    let mut told = Vec::new();
+    for decision in decisions {
+        for work in &decision.work {
+            told.push(Lifecycle {
+                kind: "run.queued",
+                agent_id: work.agent_id,
+                task_id: Some(decision.task_id),
+                run_id: Some(work.run_id),
+                at,
+            });
+        }
+        if decision.next_fire_at.is_none()
+            && let Some(agent_id) = owner(decision.task_id)
+        {
+            let task_id = Some(decision.task_id);
+            told.push(Lifecycle { kind: "task.completed", agent_id, task_id, run_id: None, at });
+        }
+    }
+    told
+}

@@ -1,0 +1,17 @@
+//! How long the queue is, and how old.
+
+use orchestrator_boot::Context;
+use orchestrator_engine::store::{StoreError, fire};
+
+/// Beyond this the depth is not counted on: "very long" is enough to know.
+const DEPTH_MAX: u32 = 100_000;
+
+pub(super) async fn queue(ctx: &Context) -> Result<(), StoreError> {
+    let mut conn =
+        ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
+    let (depth, oldest) = fire::backlog(&mut conn, DEPTH_MAX).await?;
+    let metrics = ctx.metrics.scheduler();
+    metrics.queue_depth.set(depth);
+    metrics.oldest_due_seconds.set(oldest.map_or(0.0, |oldest| oldest.as_secs_f64()));
+    Ok(())
+}

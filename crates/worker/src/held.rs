@@ -1,0 +1,125 @@
+//! The runs this worker holds: who may still write about them, and how to stop them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use orchestrator_engine::id::RunId;
+use orchestrator_engine::run::StepRecord;
+use orchestrator_engine::store::queue::Lease;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Why a run is told to stop before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// This worker is to end; another goes on with the run.
+    Shutdown,
+    /// Somebody wants the run canceled.
+    Canceled,
+    /// Another worker has the run.
+    LeaseLost,
+    /// The attempt has used up its time.
+    Timeout,
+}
+
+/// One held run.
+#[derive(Debug)]
+pub struct Held {
+    /// The right to it.
+    pub lease: Lease,
+    /// Canceled when it is to stop.
+    pub stop: CancellationToken,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    why: Option<Why>,
+    /// The step that is on, since when, and whether viewers have been told.
+    step: Option<(StepRecord, Instant, bool)>,
+}
+
+impl Held {
+    /// Stops the run. The first reason counts, but for a lost lease, which overrides all.
+    pub fn stop(&self, why: Why) {
+        let mut state = self.state();
+        if state.why.is_none() || why == Why::LeaseLost {
+            state.why = Some(why);
+        }
+        drop(state);
+        self.stop.cancel();
+    }
+
+    /// Why it was stopped, if it was.
+    #[must_use]
+    pub fn why(&self) -> Option<Why> {
+        self.state().why
+    }
+
+    /// Notes which step is on; `None`: none is.
+    pub fn set_step(&self, step: Option<StepRecord>) {
+        self.state().step = step.map(|record| (record, Instant::now(), false));
+    }
+
+    /// The step that has been on for `age` and that viewers have not been told of. Says it once.
+    pub fn untold_step(&self, age: std::time::Duration) -> Option<StepRecord> {
+        let mut state = self.state();
+        let (record, since, told) = state.step.as_mut()?;
+        if *told || since.elapsed() < age {
+            return None;
+        }
+        *told = true;
+        Some(record.clone())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All held runs of a worker.
+#[derive(Debug, Default)]
+pub struct Holding(Mutex<HashMap<RunId, Arc<Held>>>);
+
+impl Holding {
+    /// Begins to hold a run.
+    pub fn add(&self, lease: Lease) -> Arc<Held> {
+        let held = Arc::new(Held {
+            lease,
+            stop: CancellationToken::new(),
+            state: Mutex::new(State::default()),
+        });
+        self.map().insert(lease.run_id, Arc::clone(&held));
+        held
+    }
+
+    /// Stops holding a run, unless it was leased again since.
+    pub fn remove(&self, lease: Lease) {
+        let mut map = self.map();
+        if map.get(&lease.run_id).is_some_and(|held| held.lease == lease) {
+            map.remove(&lease.run_id);
+        }
+    }
+
+    /// Every held run.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Held>> {
+        self.map().values().cloned().collect()
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.map().len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.map().is_empty()
+    }
+
+    fn map(&self) -> MutexGuard<'_, HashMap<RunId, Arc<Held>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

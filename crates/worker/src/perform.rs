@@ -1,0 +1,334 @@
+//! Working on one run: from its lease to what is to be written about it.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use orchestrator_engine::id;
+use orchestrator_engine::pipeline::{
+    self, Journal, JournalError, Outcome, Retry, RunContext, backoff,
+};
+use orchestrator_engine::run::{RunError, RunStatus, StepRecord, StepStatus};
+use orchestrator_engine::store::queue::{Finished, Leased, Past, Requeued};
+use orchestrator_engine::store::{StoreError, execution};
+use rand::RngExt as _;
+use serde_json::Value;
+
+use crate::Worker;
+use crate::commit::{Write, Written};
+use crate::definitions::{Definition, DefinitionError};
+use crate::held::{Held, Why};
+
+/// How long a run waits before it is tried again after the database failed under it.
+const AFTER_OUTAGE: Duration = Duration::from_secs(1);
+
+/// Works on `run` and says what is to be written; `None` when another worker has it.
+pub(crate) async fn perform(worker: &Worker, held: &Arc<Held>, run: Leased) -> Option<Write> {
+    let lease = run.lease;
+    let caught = AssertUnwindSafe(attempt(worker, held, run)).catch_unwind().await;
+    caught.unwrap_or_else(|_| {
+        tracing::error!(run.id = %lease.run_id, "a run made the worker panic");
+        let error = fault("panic", "the worker failed while working on the run; this is its fault");
+        Some(Write::Finish(finished(worker, held, RunStatus::Failed, Some(error), Vec::new())))
+    })
+}
+
+async fn attempt(worker: &Worker, held: &Arc<Held>, run: Leased) -> Option<Write> {
+    if run.cancel_requested {
+        return Some(canceled(worker, held, Vec::new()));
+    }
+    if run.expired {
+        let error = fault("expired", "it was not started in time (expires_after_seconds)");
+        return Some(Write::Finish(finished(
+            worker,
+            held,
+            RunStatus::Expired,
+            Some(error),
+            Vec::new(),
+        )));
+    }
+    let definition = match worker.definitions.get(&worker.ctx.pool, &run).await {
+        Ok(definition) => definition,
+        Err(DefinitionError::Store(error)) if error.is_transient() => {
+            return Some(after_outage(held, &error));
+        }
+        Err(error) => {
+            let error = fault("definition", &error.to_string());
+            return Some(Write::Finish(finished(
+                worker,
+                held,
+                RunStatus::Failed,
+                Some(error),
+                Vec::new(),
+            )));
+        }
+    };
+    let mut prepared = match prepare(worker, &run, &definition).await {
+        Ok(prepared) => prepared,
+        Err(error) => return Some(after_outage(held, &error)),
+    };
+    if run.past == Past::Lapsed && run.info.attempt > definition.max_attempts {
+        let error = fault(
+            "lease_lost",
+            &format!("its worker was lost in the last of {} attempts", definition.max_attempts),
+        );
+        let records = prepared.interrupted;
+        return Some(Write::Finish(finished(
+            worker,
+            held,
+            RunStatus::Failed,
+            Some(error),
+            records,
+        )));
+    }
+    let journal =
+        RunJournal { worker, held, first: Mutex::new(std::mem::take(&mut prepared.interrupted)) };
+    let info = run.info.clone();
+    let outcome = run_attempt(worker, held, &definition, prepared.context, &journal).await;
+    held.set_step(None);
+    let leftover = journal.take_first();
+    conclude(worker, held, &definition, info.attempt, outcome, leftover)
+}
+
+/// Walks the pipeline, for no longer than an attempt may take.
+async fn run_attempt(
+    worker: &Worker,
+    held: &Arc<Held>,
+    definition: &Definition,
+    context: RunContext,
+    journal: &RunJournal<'_>,
+) -> Outcome {
+    let walk = pipeline::execute(
+        &definition.pipeline,
+        context,
+        &*worker.tools,
+        journal,
+        &*worker.ctx.clock,
+        held.stop.clone(),
+    );
+    tokio::pin!(walk);
+    tokio::select! {
+        outcome = &mut walk => return outcome,
+        () = tokio::time::sleep(definition.timeout) => held.stop(Why::Timeout),
+    }
+    walk.await
+}
+
+/// What is read before an attempt begins.
+struct Prepared {
+    context: RunContext,
+    /// Steps that were on when an earlier worker was lost, now marked as failed.
+    interrupted: Vec<StepRecord>,
+}
+
+async fn prepare(
+    worker: &Worker,
+    run: &Leased,
+    definition: &Definition,
+) -> Result<Prepared, StoreError> {
+    let mut records = Vec::new();
+    let mut last = None;
+    let asks_last = definition.mentions_last && run.info.task_id.is_some();
+    if run.past != Past::Fresh || asks_last {
+        let mut conn = worker
+            .ctx
+            .pool
+            .acquire()
+            .await
+            .map_err(StoreError::while_trying("reach the database"))?;
+        if run.past != Past::Fresh {
+            let read = execution::step_records(&mut conn, &[run.lease.run_id]).await?;
+            records.extend(read.into_iter().map(|(_, record)| record));
+        }
+        if let (true, Some(task)) = (asks_last, run.info.task_id) {
+            last = execution::last_run(&mut conn, task).await?;
+        }
+    }
+    let mut interrupted = Vec::new();
+    for record in records.iter_mut().filter(|record| record.status == StepStatus::Running) {
+        record.status = StepStatus::Failed;
+        record.finished_at = Some(worker.ctx.clock.now());
+        record.error = Some(RunError {
+            step: Some(record.path.clone()),
+            ..fault("lease_lost", "its worker was lost while the step was on")
+        });
+        interrupted.push(record.clone());
+    }
+    let params = match &run.params {
+        Some(Value::Object(params)) => params.clone(),
+        _ => serde_json::Map::new(),
+    };
+    let context = RunContext {
+        info: run.info.clone(),
+        max_attempts: definition.max_attempts,
+        params,
+        event: run.event.clone(),
+        last,
+        secrets: Arc::clone(&worker.secrets),
+        records,
+        jitter: id::rng().random(),
+    };
+    Ok(Prepared { context, interrupted })
+}
+
+/// What is to be written of an attempt that ended with `outcome`.
+fn conclude(
+    worker: &Worker,
+    held: &Arc<Held>,
+    definition: &Definition,
+    attempt: i32,
+    outcome: Outcome,
+    leftover: Vec<StepRecord>,
+) -> Option<Write> {
+    let all = |records: Vec<StepRecord>| leftover.into_iter().chain(records).collect::<Vec<_>>();
+    match outcome {
+        Outcome::Succeeded { output, records } => {
+            let records = all(records);
+            let mut end = finished(worker, held, RunStatus::Succeeded, None, records);
+            end.output = Some(output);
+            Some(Write::Finish(end))
+        }
+        Outcome::Failed { error, retry, records } => {
+            Some(failed(worker, held, definition, attempt, error, retry, all(records)))
+        }
+        Outcome::Canceled { records } => match held.why() {
+            Some(Why::LeaseLost) => None,
+            Some(Why::Timeout) => {
+                let error = fault(
+                    "run_timeout",
+                    &format!(
+                        "the attempt did not end within timeout_seconds ({})",
+                        definition.timeout.as_secs()
+                    ),
+                );
+                let retry = Retry::Run { retry_after: None };
+                Some(failed(worker, held, definition, attempt, error, retry, all(records)))
+            }
+            Some(Why::Canceled) => Some(canceled(worker, held, all(records))),
+            Some(Why::Shutdown) | None => Some(Write::Release(held.lease, all(records))),
+        },
+        Outcome::Stopped { error: JournalError::LeaseLost } => None,
+        Outcome::Stopped { error: JournalError::Unavailable(reason) } => {
+            let error = fault("output", &reason);
+            Some(Write::Finish(finished(worker, held, RunStatus::Failed, Some(error), Vec::new())))
+        }
+    }
+}
+
+fn failed(
+    worker: &Worker,
+    held: &Held,
+    definition: &Definition,
+    attempt: i32,
+    error: RunError,
+    retry: Retry,
+    records: Vec<StepRecord>,
+) -> Write {
+    worker.ctx.metrics.worker().errors.with_label_values(&[reason(&error.kind)]).inc();
+    let (delay, counts) = match retry {
+        Retry::Step { delay } => (delay, false),
+        Retry::Run { retry_after } if attempt < definition.max_attempts => {
+            let wait = backoff(definition.backoff, attempt, id::rng().random());
+            (wait.max(retry_after.unwrap_or_default().min(pipeline::BACKOFF_MAX)), true)
+        }
+        Retry::Run { .. } | Retry::Never => {
+            return Write::Finish(finished(worker, held, RunStatus::Failed, Some(error), records));
+        }
+    };
+    Write::Requeue(Requeued { lease: held.lease, delay, counts, error, records })
+}
+
+/// The label for an error's kind: kinds are ours, but labels must stay bounded whatever happens.
+fn reason(kind: &str) -> &str {
+    const KINDS: &[&str] = &[
+        "timeout",
+        "unreachable",
+        "tool_failed",
+        "refused",
+        "unknown_tool",
+        "expression",
+        "input",
+        "output",
+        "lease_lost",
+        "run_timeout",
+        "canceled",
+        "expired",
+        "definition",
+        "panic",
+    ];
+    if KINDS.contains(&kind) { kind } else { "tool_failed" }
+}
+
+fn canceled(worker: &Worker, held: &Held, records: Vec<StepRecord>) -> Write {
+    let error = fault("canceled", "it was canceled on request");
+    Write::Finish(finished(worker, held, RunStatus::Canceled, Some(error), records))
+}
+
+fn after_outage(held: &Held, error: &StoreError) -> Write {
+    tracing::debug!(
+        run.id = %held.lease.run_id, error = error as &dyn std::error::Error,
+        "a run is put back: the database failed before it began"
+    );
+    Write::Requeue(Requeued {
+        lease: held.lease,
+        delay: AFTER_OUTAGE,
+        counts: false,
+        error: fault("database", "the database failed before the attempt began"),
+        records: Vec::new(),
+    })
+}
+
+fn finished(
+    worker: &Worker,
+    held: &Held,
+    status: RunStatus,
+    error: Option<RunError>,
+    records: Vec<StepRecord>,
+) -> Finished {
+    let finished_at = worker.ctx.clock.now();
+    Finished { lease: held.lease, status, finished_at, output: None, error, records }
+}
+
+fn fault(kind: &str, message: &str) -> RunError {
+    RunError { kind: kind.to_owned(), message: message.to_owned(), step: None }
+}
+
+/// The journal of one attempt: checkpoints go through the group commit.
+struct RunJournal<'a> {
+    worker: &'a Worker,
+    held: &'a Arc<Held>,
+    /// Records that go with the first checkpoint, or with the end.
+    first: Mutex<Vec<StepRecord>>,
+}
+
+impl RunJournal<'_> {
+    fn take_first(&self) -> Vec<StepRecord> {
+        std::mem::take(&mut self.first.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Journal for RunJournal<'_> {
+    fn checkpoint(&self, records: Vec<StepRecord>) -> BoxFuture<'_, Result<(), JournalError>> {
+        self.held.set_step(None);
+        let records = self.take_first().into_iter().chain(records).collect();
+        async move {
+            match self.worker.committer.write(Write::Checkpoint(self.held.lease, records)).await {
+                Written::Done => Ok(()),
+                Written::Stale => {
+                    self.held.stop(Why::LeaseLost);
+                    Err(JournalError::LeaseLost)
+                }
+                Written::Refused => {
+                    Err(JournalError::Unavailable("a step's record could not be stored".to_owned()))
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn started(&self, record: &StepRecord) {
+        self.held.set_step(Some(record.clone()));
+    }
+}
