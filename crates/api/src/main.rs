@@ -1,4 +1,4 @@
-//! Serves REST, the console and MCP.
+//! Serves REST, OpenAPI, health and metrics on `API_PORT`.
 
 use std::process::ExitCode;
 

@@ -3,14 +3,20 @@
 //! A file per noun. Postgres is the only source of truth; what Redis carries
 //! ([`crate::streams`]) are hints about it.
 
+pub mod agent;
+pub mod audit;
 pub mod event;
 pub mod execution;
 pub mod fire;
+pub mod idempotency;
 pub mod invariant;
 pub mod migrate;
 pub mod process;
 pub mod queue;
 pub mod retention;
+pub mod run;
+pub mod task;
+pub mod tool_catalogue;
 
 use std::time::Duration;
 

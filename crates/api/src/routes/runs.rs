@@ -1,0 +1,447 @@
+//! `/runs`: what was, is and will be done.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use chrono::{DateTime, Utc};
+use orchestrator_engine::id::{self, AgentId, RunId, TaskId};
+use orchestrator_engine::run::{RunError, RunStatus, StepRecord, StepStatus, Trigger};
+use orchestrator_engine::store::queue::{self, Canceled, NewWork};
+use orchestrator_engine::store::run::{self, RunFilter, RunRow};
+use orchestrator_engine::store::{StoreError, execution, task, tool_catalogue};
+use orchestrator_engine::streams::Lifecycle;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::tasks::{Accepted, check_params, check_payload};
+use crate::auth::{Caller, RunsRead, RunsWrite};
+use crate::body::Sent;
+use crate::change::{Answer, Begun, Change};
+use crate::openapi::PayloadFields;
+use crate::page::{List, Query};
+use crate::problem::{Problem, ProblemDocument};
+use crate::state::Api;
+
+/// Its routes.
+pub fn router() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(show))
+        .routes(routes!(cancel))
+        .routes(routes!(retry))
+}
+
+/// A run, as lists show it.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[expect(clippy::struct_field_names, reason = "run_at is the name on the wire")]
+pub struct Run {
+    /// Its id.
+    #[schema(value_type = uuid::Uuid)]
+    id: RunId,
+    /// The task; null for a payload without one.
+    #[schema(value_type = Option<uuid::Uuid>)]
+    task_id: Option<TaskId>,
+    /// The task's name.
+    task_name: Option<String>,
+    /// The task's title.
+    task_title: Option<String>,
+    /// The revision of the task it is pinned to.
+    revision: Option<i32>,
+    /// `queued`, `running`, `waiting`, `succeeded`, `failed`, `canceled` or `expired`.
+    #[schema(value_type = String)]
+    status: RunStatus,
+    /// What made it.
+    #[schema(value_type = String)]
+    trigger: Trigger,
+    /// Which attempt it is at, or ended with; 0 before the first.
+    attempt: i16,
+    /// 1 (first) to 9.
+    priority: i16,
+    /// The time the schedule named.
+    nominal_at: Option<DateTime<Utc>>,
+    /// When it was to start.
+    scheduled_at: DateTime<Utc>,
+    /// While it is queued: not to be started before this.
+    run_at: Option<DateTime<Utc>>,
+    /// When a worker first took it.
+    started_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    finished_at: Option<DateTime<Utc>>,
+    /// Since when somebody wants it ended.
+    cancel_requested_at: Option<DateTime<Utc>>,
+    /// Why it failed; before its end, why its last attempt did.
+    #[schema(value_type = Option<Object>)]
+    error: Option<Value>,
+}
+
+impl From<RunRow> for Run {
+    fn from(row: RunRow) -> Self {
+        Self {
+            id: row.id,
+            task_id: row.task_id,
+            task_name: row.task_name,
+            task_title: row.task_title,
+            revision: row.revision,
+            status: row.status,
+            trigger: row.trigger,
+            attempt: row.attempt,
+            priority: row.priority,
+            nominal_at: row.nominal_at,
+            scheduled_at: row.scheduled_at,
+            run_at: row.run_at,
+            started_at: row.started_at,
+            finished_at: row.finished_at,
+            cancel_requested_at: row.cancel_requested_at,
+            error: row.error,
+        }
+    }
+}
+
+/// A run with what it was given, what it came to, and its steps.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct RunDetail {
+    #[serde(flatten)]
+    run: Run,
+    /// Parameters given with it, over the task's own.
+    #[schema(value_type = Option<Object>)]
+    params: Option<Value>,
+    /// The event that started it.
+    #[schema(value_type = Option<Object>)]
+    event: Option<Value>,
+    /// The payload, where there is no task.
+    #[schema(value_type = Option<PayloadFields>)]
+    payload: Option<Value>,
+    /// What it came to.
+    output: Option<Value>,
+    /// Every attempt at every step, in the order in which they were started.
+    steps: Vec<Step>,
+}
+
+/// One attempt at a step of a run.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct Step {
+    /// The step's own id.
+    id: String,
+    /// Its place in the run: the ids from the outermost step inwards, joined by `/`.
+    path: String,
+    /// The tool it calls; null for a control step.
+    uses: Option<String>,
+    /// `running`, `succeeded`, `failed`, `skipped` or `canceled`.
+    #[schema(value_type = String)]
+    status: StepStatus,
+    /// Which try it is, from 1, over all attempts of the run.
+    attempt: i32,
+    /// When it was started.
+    started_at: DateTime<Utc>,
+    /// When it ended.
+    finished_at: Option<DateTime<Utc>>,
+    /// What the tool was given, secrets replaced.
+    input: Option<Value>,
+    /// What the tool answered, secrets replaced.
+    output: Option<Value>,
+    /// Why it failed.
+    #[schema(value_type = Option<Object>)]
+    error: Option<RunError>,
+}
+
+impl From<StepRecord> for Step {
+    fn from(record: StepRecord) -> Self {
+        Self {
+            id: record.id,
+            path: record.path,
+            uses: record.uses,
+            status: record.status,
+            attempt: record.attempt,
+            started_at: record.started_at,
+            finished_at: record.finished_at,
+            input: record.input,
+            output: record.output,
+            error: record.error,
+        }
+    }
+}
+
+fn run_id(text: &str) -> Result<RunId, Problem> {
+    text.parse().map_err(|_| Problem::no_such("run", text))
+}
+
+/// List runs, the newest first.
+#[utoipa::path(
+    get, path = "/runs", tag = "runs",
+    params(
+        ("task_id" = Option<String>, Query, description = "Id or name of the task."),
+        ("status" = Option<String>, Query, description = "queued, running, waiting, succeeded, failed, canceled or expired."),
+        ("trigger" = Option<String>, Query, description = "schedule, event, condition, run_now, backfill or run_task."),
+        ("from" = Option<String>, Query, description = "Scheduled not before."),
+        ("to" = Option<String>, Query, description = "Scheduled before."),
+        ("limit" = Option<i64>, Query, description = "1 to 200; default 50."),
+        ("cursor" = Option<String>, Query, description = "The next_cursor of the page before."),
+    ),
+    responses((status = 200, description = "A page.", body = List<Run>),
+              (status = 400, description = "A parameter is wrong.", body = ProblemDocument))
+)]
+async fn list(
+    State(api): State<Api>,
+    caller: Caller<RunsRead>,
+    mut query: Query,
+) -> Result<Json<List<Run>>, Problem> {
+    let mut filter = RunFilter {
+        agent_id: caller.sees(),
+        task_id: None,
+        status: query.parsed("status"),
+        trigger: query.parsed("trigger"),
+        from: query.time("from"),
+        to: query.time("to"),
+    };
+    let task = query.text("task_id");
+    let page = query.page();
+    query.done()?;
+    let mut conn = api.conn().await?;
+    if let Some(reference) = task {
+        filter.task_id = match task::find(&mut conn, &reference, caller.sees()).await {
+            Ok(id) => Some(id),
+            Err(StoreError::NotFound { .. }) => {
+                return Ok(Json(List { items: Vec::new(), next_cursor: None }));
+            }
+            Err(error) => return Err(error.into()),
+        };
+    }
+    let rows = run::list(&mut conn, &filter, page.cursor, page.ask()).await?;
+    Ok(Json(page.of(rows, |row| row.id.to_string(), Run::from)))
+}
+
+/// A payload to be run once, without a task.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NewRun {
+    /// What to do.
+    #[schema(value_type = PayloadFields)]
+    payload: Value,
+    /// Parameters over the payload's own.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    params: Option<Map<String, Value>>,
+    /// 1 (first) to 9; default 5.
+    #[serde(default)]
+    #[schema(minimum = 1, maximum = 9)]
+    priority: Option<i16>,
+    /// It ends `expired` when it was not started so many seconds after it might have.
+    #[serde(default)]
+    #[schema(minimum = 1)]
+    expires_after_seconds: Option<u32>,
+    /// A second run with this key inside the window is not made.
+    #[serde(default)]
+    dedupe_key: Option<String>,
+    /// The window of `dedupe_key`.
+    #[serde(default)]
+    dedupe_window_seconds: u32,
+}
+
+/// Run a payload once, without a task.
+#[utoipa::path(
+    post, path = "/runs", tag = "runs", request_body = NewRun,
+    responses((status = 202, description = "Queued.", body = Accepted,
+               headers(("Location" = String))),
+              (status = 422, description = "What is wrong, with pointers.", body = ProblemDocument))
+)]
+async fn create(
+    State(api): State<Api>,
+    caller: Caller<RunsWrite>,
+    sent: Sent<NewRun>,
+) -> Result<Answer, Problem> {
+    let mut change = match Change::begin(&api, &caller, &sent.hash).await? {
+        Begun::New(change) => change,
+        Begun::Before(answer) => return Ok(answer),
+    };
+    let new = sent.body;
+    let catalogue = tool_catalogue::catalogue(change.conn()).await?;
+    let definition = check_payload(&new.payload, &catalogue, &caller.agent.scopes);
+    let priority = new.priority.unwrap_or(5);
+    let mut problems = Vec::new();
+    if let Err(found) = &definition {
+        problems.extend(found.iter().cloned().map(|entry| entry.under("/payload")));
+    }
+    let mut require = |fine: bool, pointer: &str, message: &str| {
+        if !fine {
+            problems.push(orchestrator_engine::problem::Problem::new(pointer, message));
+        }
+    };
+    require((1..=9).contains(&priority), "/priority", "must be 1 (first) to 9");
+    require(
+        new.expires_after_seconds != Some(0),
+        "/expires_after_seconds",
+        "must be at least 1 second, or null",
+    );
+    let (Ok(definition), true) = (definition, problems.is_empty()) else {
+        return Err(Problem::invalid(problems));
+    };
+    check_params(&definition, new.params.as_ref())?;
+    let window = Duration::from_secs(new.dedupe_window_seconds.into());
+    let work = NewWork {
+        run_id: RunId::new(change.now, &mut id::rng()),
+        agent_id: caller.agent.id,
+        task: None,
+        priority,
+        delay: Duration::ZERO,
+        trigger: Trigger::RunNow,
+        nominal_at: None,
+        scheduled_at: change.now,
+        expires_after: new.expires_after_seconds.map(|s| Duration::from_secs(s.into())),
+        params: new.params.map(Value::Object),
+        event: None,
+        definition: Some(definition),
+        dedupe: new.dedupe_key.filter(|_| !window.is_zero()).map(|key| (key, window)),
+    };
+    let queued = queue::enqueue(change.conn(), work).await?;
+    change.audit("run.create", queued.run_id, json!({"deduplicated": queued.deduplicated})).await?;
+    let accepted = Accepted { run_id: queued.run_id, deduplicated: queued.deduplicated };
+    let answer =
+        Answer::new(StatusCode::ACCEPTED, &accepted)?.location(format!("/runs/{}", queued.run_id));
+    let answer = change.finish(answer).await?;
+    api.streams.wake_workers().await;
+    Ok(answer)
+}
+
+async fn detail(
+    conn: &mut sqlx::PgConnection,
+    id: RunId,
+    owner: Option<AgentId>,
+) -> Result<RunDetail, Problem> {
+    let mut row = run::get(conn, id, owner).await?;
+    let records = execution::step_records(conn, &[id]).await?;
+    Ok(RunDetail {
+        params: row.params.take(),
+        event: row.event.take(),
+        payload: row.definition.take(),
+        output: row.output.take(),
+        run: row.into(),
+        steps: records.into_iter().map(|(_, record)| record.into()).collect(),
+    })
+}
+
+/// Show a run and its steps.
+#[utoipa::path(
+    get, path = "/runs/{id}", tag = "runs",
+    params(("id" = String, Path, description = "Id.")),
+    responses((status = 200, description = "The run.", body = RunDetail),
+              (status = 404, description = "None, or not yours.", body = ProblemDocument))
+)]
+async fn show(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    caller: Caller<RunsRead>,
+) -> Result<Json<RunDetail>, Problem> {
+    let mut conn = api.conn().await?;
+    Ok(Json(detail(&mut conn, run_id(&id)?, caller.sees()).await?))
+}
+
+/// What `cancel` takes.
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields, default)]
+struct CancelRun {}
+
+/// Cancel a run: at once where nobody works on it, else at its worker's next sign of life.
+#[utoipa::path(
+    post, path = "/runs/{id}/cancel", tag = "runs",
+    params(("id" = String, Path, description = "Id.")),
+    request_body = CancelRun,
+    responses((status = 200, description = "Canceled.", body = RunDetail),
+              (status = 202, description = "Its worker has been asked.", body = RunDetail),
+              (status = 409, description = "Over already.", body = ProblemDocument))
+)]
+async fn cancel(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    caller: Caller<RunsWrite>,
+    sent: Sent<CancelRun>,
+) -> Result<Answer, Problem> {
+    let id = run_id(&id)?;
+    let mut change = match Change::begin(&api, &caller, &sent.hash).await? {
+        Begun::New(change) => change,
+        Begun::Before(answer) => return Ok(answer),
+    };
+    let before = run::get(change.conn(), id, caller.sees()).await?;
+    let error = RunError {
+        kind: "canceled".to_owned(),
+        message: format!("canceled by {}", caller.agent.name),
+        step: None,
+    };
+    let status = match queue::cancel(change.conn(), id, &error).await? {
+        Canceled::Done => StatusCode::OK,
+        Canceled::Requested => StatusCode::ACCEPTED,
+        Canceled::NotQueued => {
+            let now = run::get(change.conn(), id, caller.sees()).await?;
+            if now.status != RunStatus::Canceled {
+                return Err(Problem::conflict(format!("the run has {} already", now.status)));
+            }
+            StatusCode::OK
+        }
+    };
+    change.audit("run.cancel", id, json!({"status": before.status})).await?;
+    let shown = detail(change.conn(), id, None).await?;
+    let answer = change.finish(Answer::new(status, &shown)?).await?;
+    if status == StatusCode::OK {
+        let canceled = Lifecycle {
+            kind: "run.canceled",
+            agent_id: before.agent_id,
+            task_id: before.task_id,
+            run_id: Some(id),
+            at: api.clock.now(),
+        };
+        api.streams.lifecycle(&[canceled]).await;
+    }
+    Ok(answer)
+}
+
+/// What `retry` takes.
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields, default)]
+struct RetryRun {
+    /// Id of a step of the outermost list: it and all after it are done again. Without it, the run
+    /// goes on behind the last step that succeeded.
+    from_step: Option<String>,
+}
+
+/// Run a failed, canceled or expired run again, under its own id.
+///
+/// It gets the full number of attempts. Steps that succeeded are not done again, unless `from_step`
+/// says so; records of steps that are to be done again stay, as `canceled` with the reason.
+#[utoipa::path(
+    post, path = "/runs/{id}/retry", tag = "runs",
+    params(("id" = String, Path, description = "Id.")),
+    request_body = RetryRun,
+    responses((status = 202, description = "Queued.", body = RunDetail),
+              (status = 409, description = "Not over, or succeeded.", body = ProblemDocument))
+)]
+async fn retry(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    caller: Caller<RunsWrite>,
+    sent: Sent<RetryRun>,
+) -> Result<Answer, Problem> {
+    let id = run_id(&id)?;
+    let mut change = match Change::begin(&api, &caller, &sent.hash).await? {
+        Begun::New(change) => change,
+        Begun::Before(answer) => return Ok(answer),
+    };
+    let before = run::get(change.conn(), id, caller.sees()).await?;
+    if before.status == RunStatus::Succeeded || !before.status.is_finished() {
+        let message = format!(
+            "the run is {}: only a failed, canceled or expired one can be retried",
+            before.status
+        );
+        return Err(Problem::conflict(message));
+    }
+    let from_step = sent.body.from_step;
+    let set_aside = run::retry(change.conn(), id, from_step.as_deref()).await?;
+    let detail_of = json!({"from_step": from_step, "set_aside": set_aside});
+    change.audit("run.retry", id, detail_of).await?;
+    let shown = detail(change.conn(), id, None).await?;
+    let answer = change.finish(Answer::new(StatusCode::ACCEPTED, &shown)?).await?;
+    api.streams.wake_workers().await;
+    Ok(answer)
+}

@@ -1,0 +1,307 @@
+//! What can be done to a task: run it now, snooze, pause, resume and cancel it.
+
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use chrono::TimeDelta;
+use orchestrator_engine::id::{self, RunId};
+use orchestrator_engine::pipeline::Pipeline;
+use orchestrator_engine::run::{RunError, Trigger};
+use orchestrator_engine::schedule::{Schedule, ScheduleSpec};
+use orchestrator_engine::store::queue::{self, NewWork};
+use orchestrator_engine::store::task::{self, TaskRow, Timing};
+use orchestrator_engine::task::{ScheduleKind, TaskStatus};
+use serde_json::{Value, json};
+
+use super::patch::write_off;
+use super::wire::{Accepted, Nothing, Pause, RunNow, Snooze, Task};
+use super::{held, tell};
+use crate::auth::{Caller, RunsWrite, TasksWrite};
+use crate::body::Sent;
+use crate::change::{Answer, Begun, Change};
+use crate::problem::{Problem, ProblemDocument};
+use crate::state::Api;
+
+/// The furthest a task can be snoozed, in days.
+const SNOOZE_MAX_DAYS: i64 = 366;
+/// The longest reason of a pause, in bytes.
+const REASON_MAX: usize = 1_000;
+
+/// Run a task now, beside its schedule.
+///
+/// The parameters lie over the task's own. With the task's dedupe key in its window no second run is
+/// made; the answer then names the first.
+#[utoipa::path(
+    post, path = "/tasks/{id}/run_now", tag = "tasks",
+    params(("id" = String, Path, description = "Id or name.")),
+    request_body = RunNow,
+    responses((status = 202, description = "Queued.", body = Accepted),
+              (status = 409, description = "Canceled.", body = ProblemDocument))
+)]
+pub(super) async fn run_now(
+    State(api): State<Api>,
+    Path(reference): Path<String>,
+    caller: Caller<RunsWrite>,
+    sent: Sent<RunNow>,
+) -> Result<Answer, Problem> {
+    let mut change = match Change::begin(&api, &caller, &sent.hash).await? {
+        Begun::New(change) => change,
+        Begun::Before(answer) => return Ok(answer),
+    };
+    let row = held(change.conn(), &caller, &reference).await?;
+    if row.status == TaskStatus::Canceled {
+        return Err(Problem::conflict("the task is canceled: it runs no more"));
+    }
+    let params = sent.body.params;
+    check_params(&row.spec.payload, params.as_ref())?;
+    let spec = &row.spec;
+    let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+    let window = seconds(spec.dedupe_window_seconds);
+    let work = NewWork {
+        run_id: RunId::new(change.now, &mut id::rng()),
+        agent_id: row.agent_id,
+        task: Some((row.id, row.revision)),
+        priority: spec.priority,
+        delay: Duration::ZERO,
+        trigger: Trigger::RunNow,
+        nominal_at: None,
+        scheduled_at: change.now,
+        expires_after: spec.expires_after_seconds.map(seconds),
+        params: params.map(Value::Object),
+        event: None,
+        definition: None,
+        dedupe: spec.dedupe_key.clone().filter(|_| !window.is_zero()).map(|key| (key, window)),
+    };
+    let queued = queue::enqueue(change.conn(), work).await?;
+    let detail = json!({"run_id": queued.run_id, "deduplicated": queued.deduplicated});
+    change.audit("task.run_now", row.id, detail).await?;
+    let accepted = Accepted { run_id: queued.run_id, deduplicated: queued.deduplicated };
+    let answer =
+        Answer::new(StatusCode::ACCEPTED, &accepted)?.location(format!("/runs/{}", queued.run_id));
+    let answer = change.finish(answer).await?;
+    api.streams.wake_workers().await;
+    Ok(answer)
+}
+
+/// Refuses parameters that the pipeline does not declare.
+pub(crate) fn check_params(
+    payload: &Value,
+    params: Option<&serde_json::Map<String, Value>>,
+) -> Result<(), Problem> {
+    let (Some(params), Ok(pipeline)) = (params, Pipeline::load(payload)) else { return Ok(()) };
+    let problems = pipeline.params_problems(params);
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(Problem::invalid(problems.into_iter().map(|entry| entry.under("/params")).collect()))
+}
+
+/// Postpone the next due time of a task.
+#[utoipa::path(
+    post, path = "/tasks/{id}/snooze", tag = "tasks",
+    params(("id" = String, Path, description = "Id or name.")),
+    request_body = Snooze,
+    responses((status = 200, description = "As it is now.", body = Task),
+              (status = 409, description = "There is no next due time.", body = ProblemDocument))
+)]
+pub(super) async fn snooze(
+    State(api): State<Api>,
+    Path(reference): Path<String>,
+    caller: Caller<TasksWrite>,
+    sent: Sent<Snooze>,
+) -> Result<Answer, Problem> {
+    let mut change = match Change::begin(&api, &caller, &sent.hash).await? {
+        Begun::New(change) => change,
+        Begun::Before(answer) => return Ok(answer),
+    };
+    let now = change.now;
+    let row = held(change.conn(), &caller, &reference).await?;
+    let Some(next) = row.next_fire_at else {
+        return Err(Problem::conflict("the task has no next due time that could be postponed"));
+    };
+    let until = match (sent.body.delay_seconds, sent.body.until) {
+        (Some(seconds), None) if seconds > 0 => next + TimeDelta::seconds(seconds.into()),
+        (Some(_), None) => {
+            return Err(Problem::invalid_at("/delay_seconds", "must be at least 1"));
+        }
+        (None, Some(until)) if until > next && until > now => until,
+        (None, Some(_)) => {
+            return Err(Problem::invalid_at(
+                "/until",
+                format!("must be in the future and after the next due time, {next}"),
+            ));
+        }
+        _ => return Err(Problem::invalid_at("", "must have either delay_seconds or until")),
+    };
+    if until > next.max(now) + TimeDelta::days(SNOOZE_MAX_DAYS) {
+        let message =
+            format!("must not postpone by more than {SNOOZE_MAX_DAYS} days; pause it instead");
+        return Err(Problem::invalid_at("", message));
+    }
+    task::snooze(change.conn(), &row, until, now).await?;
+    done(&api, change, &row, "task.snooze", "task.snoozed", json!({"until": until})).await
+}
+
+/// Pause a task: its schedule is not followed until it is resumed. Runs that are queued or on go on.
+#[utoipa::path(
+    post, path = "/tasks/{id}/pause", tag = "tasks",
+    params(("id" = String, Path, description = "Id or name.")),
+    request_body = Pause,
+    responses((status = 200, description = "As it is now.", body = Task),
+              (status = 409, description = "Over already.", body = ProblemDocument))
+)]
+pub(super) async fn pause(
+    State(api): State<Api>,
+    Path(reference): Path<String>,
+    caller: Caller<TasksWrite>,
+    sent: Sent<Pause>,
+) -> Result<Answer, Problem> {
+    let reason = sent.body.reason.as_deref();
+    if reason.is_some_and(|reason| reason.len() > REASON_MAX) {
+        let message = format!("must have at most {REASON_MAX} bytes");
+        return Err(Problem::invalid_at("/reason", message));
+    }
+    let mut change = match Change::begin(&api, &caller, &sent.hash).await? {
+        Begun::New(change) => change,
+        Begun::Before(answer) => return Ok(answer),
+    };
+    let now = change.now;
+    let row = held(change.conn(), &caller, &reference).await?;
+    match row.status {
+        TaskStatus::Active => {}
+        TaskStatus::Paused => return unchanged(change, row).await,
+        over => {
+            return Err(Problem::conflict(format!("the task is {over}: nothing is left to pause")));
+        }
+    }
+    task::pause(change.conn(), &row, caller.agent.id, reason, now).await?;
+    done(&api, change, &row, "task.pause", "task.paused", json!({"reason": reason})).await
+}
+
+/// Resume a paused task. Its times that have passed meanwhile are `skipped_paused`.
+#[utoipa::path(
+    post, path = "/tasks/{id}/resume", tag = "tasks",
+    params(("id" = String, Path, description = "Id or name.")),
+    request_body = Nothing,
+    responses((status = 200, description = "As it is now; completed when no time is left.", body = Task),
+              (status = 409, description = "Over already.", body = ProblemDocument))
+)]
+pub(super) async fn resume(
+    State(api): State<Api>,
+    Path(reference): Path<String>,
+    caller: Caller<TasksWrite>,
+    sent: Sent<Nothing>,
+) -> Result<Answer, Problem> {
+    let mut change = match Change::begin(&api, &caller, &sent.hash).await? {
+        Begun::New(change) => change,
+        Begun::Before(answer) => return Ok(answer),
+    };
+    let now = change.now;
+    let row = held(change.conn(), &caller, &reference).await?;
+    match row.status {
+        TaskStatus::Paused => {}
+        TaskStatus::Active => return unchanged(change, row).await,
+        over => return Err(Problem::conflict(format!("the task is {over}: it cannot be resumed"))),
+    }
+    let schedule = Schedule::compile(&ScheduleSpec::from(&row.spec), row.created_at)
+        .map_err(Problem::invalid)?;
+    write_off(change.conn(), &row, "the task was paused", now).await?;
+    let next_fire_at = schedule.next_fire_after(now).map(|nominal| nominal.at);
+    let by_clock = !matches!(row.spec.schedule_kind, ScheduleKind::Manual | ScheduleKind::Event);
+    let timing = Timing { cursor_at: now, next_fire_at };
+    let completed = by_clock && next_fire_at.is_none();
+    task::resume(change.conn(), &row, timing, completed, now).await?;
+    done(&api, change, &row, "task.resume", "task.resumed", json!({})).await
+}
+
+/// Cancel a task for good. Its runs that no worker has begun are canceled with it; its history stays,
+/// and its name is free again.
+#[utoipa::path(
+    post, path = "/tasks/{id}/cancel", tag = "tasks",
+    params(("id" = String, Path, description = "Id or name.")),
+    request_body = Nothing,
+    responses((status = 200, description = "As it is now.", body = Task))
+)]
+pub(super) async fn cancel(
+    State(api): State<Api>,
+    Path(reference): Path<String>,
+    caller: Caller<TasksWrite>,
+    sent: Sent<Nothing>,
+) -> Result<Answer, Problem> {
+    let mut change = match Change::begin(&api, &caller, &sent.hash).await? {
+        Begun::New(change) => change,
+        Begun::Before(answer) => return Ok(answer),
+    };
+    let row = held(change.conn(), &caller, &reference).await?;
+    if row.status == TaskStatus::Canceled {
+        return unchanged(change, row).await;
+    }
+    let runs = end(&mut change, &row).await?;
+    done(&api, change, &row, "task.cancel", "task.canceled", json!({"runs": runs})).await
+}
+
+/// Cancel a task, as `POST /tasks/{id}/cancel` does.
+#[utoipa::path(
+    delete, path = "/tasks/{id}", tag = "tasks",
+    params(("id" = String, Path, description = "Id or name."),
+           ("If-Match" = Option<String>, Header, description = "The ETag it must be at.")),
+    responses((status = 204, description = "Canceled."),
+              (status = 404, description = "None, or not yours.", body = ProblemDocument),
+              (status = 412, description = "Changed meanwhile.", body = ProblemDocument))
+)]
+pub(super) async fn delete(
+    State(api): State<Api>,
+    Path(reference): Path<String>,
+    caller: Caller<TasksWrite>,
+) -> Result<Answer, Problem> {
+    let mut change = Change::plain(&api, &caller).await?;
+    let row = held(change.conn(), &caller, &reference).await?;
+    if row.status != TaskStatus::Canceled {
+        let runs = end(&mut change, &row).await?;
+        change.audit("task.cancel", row.id, json!({"runs": runs})).await?;
+    }
+    let answer = change.finish(Answer::nothing()).await?;
+    tell(&api, "task.canceled", row.agent_id, row.id).await;
+    Ok(answer)
+}
+
+/// Cancels the task and its runs that nobody has begun. Returns how many runs.
+async fn end(change: &mut Change, row: &TaskRow) -> Result<usize, Problem> {
+    let now = change.now;
+    task::cancel(change.conn(), row, now).await?;
+    let error = RunError {
+        kind: "canceled".to_owned(),
+        message: "its task was canceled".to_owned(),
+        step: None,
+    };
+    let runs = task::queued_runs(change.conn(), row.id).await?;
+    for run in &runs {
+        queue::cancel(change.conn(), *run, &error).await?;
+    }
+    Ok(runs.len())
+}
+
+/// Ends a change of a task: its record, its answer, and the word to whoever watches.
+async fn done(
+    api: &Api,
+    mut change: Change,
+    row: &TaskRow,
+    action: &str,
+    kind: &'static str,
+    detail: Value,
+) -> Result<Answer, Problem> {
+    change.audit(action, row.id, detail).await?;
+    let shown = Task::from(task::get(change.conn(), row.id).await?);
+    let answer = Answer::new(StatusCode::OK, &shown)?.etag(shown.version);
+    let answer = change.finish(answer).await?;
+    tell(api, kind, row.agent_id, row.id).await;
+    Ok(answer)
+}
+
+/// The answer where the task is as it was asked to be already.
+async fn unchanged(change: Change, row: TaskRow) -> Result<Answer, Problem> {
+    let shown = Task::from(row);
+    let answer = Answer::new(StatusCode::OK, &shown)?.etag(shown.version);
+    change.finish(answer).await
+}

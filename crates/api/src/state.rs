@@ -1,0 +1,82 @@
+//! What every handler is given.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use orchestrator_boot::Context;
+use orchestrator_boot::HealthBoard;
+use orchestrator_engine::clock::Clock;
+use orchestrator_engine::metrics::Metrics;
+use orchestrator_engine::store::StoreError;
+use orchestrator_engine::streams::Streams;
+use sqlx::PgPool;
+use sqlx::pool::PoolConnection;
+
+use crate::limits::LocalLimits;
+use crate::problem::Problem;
+
+/// What can be set about the API.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Requests a minute and agent; 0: no limit.
+    pub rate_limit_per_minute: u32,
+    /// How long an access token lives.
+    pub token_lifetime: Duration,
+    /// The zone of tasks that name none.
+    pub default_timezone: chrono_tz::Tz,
+    /// Whether `/metrics` answers.
+    pub enable_metrics: bool,
+}
+
+/// What every handler is given. Clones share everything.
+#[derive(Clone)]
+pub struct Api {
+    /// The database.
+    pub pool: PgPool,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Redis: hints.
+    pub streams: Streams,
+    /// What is counted and measured.
+    pub metrics: Metrics,
+    /// What is well and what is not.
+    pub health: HealthBoard,
+    /// What can be set.
+    pub options: Options,
+    /// Since when this process serves.
+    pub started_at: DateTime<Utc>,
+    /// Rate limits of this process alone.
+    pub limits: Arc<LocalLimits>,
+}
+
+impl Api {
+    /// The state of a service that was handed `ctx`.
+    #[must_use]
+    pub fn new(ctx: &Context, streams: Streams) -> Self {
+        Self {
+            pool: ctx.pool.clone(),
+            clock: Arc::clone(&ctx.clock),
+            streams,
+            metrics: ctx.metrics.clone(),
+            health: ctx.health.clone(),
+            options: Options {
+                rate_limit_per_minute: ctx.settings.api.rate_limit_per_minute,
+                token_lifetime: ctx.settings.api.token_lifetime,
+                default_timezone: ctx.settings.default_timezone,
+                enable_metrics: ctx.settings.enable_metrics,
+            },
+            started_at: ctx.started_at,
+            limits: Arc::new(LocalLimits::default()),
+        }
+    }
+
+    /// A connection of the pool.
+    ///
+    /// # Errors
+    ///
+    /// 503 when none is free in time, or the database is out of reach.
+    pub async fn conn(&self) -> Result<PoolConnection<sqlx::Postgres>, Problem> {
+        Ok(self.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?)
+    }
+}

@@ -1,0 +1,391 @@
+//! Runs as callers see them: queued, running and finished ones in one list, and sending a finished
+//! one back to the queue.
+//!
+//! What workers and the scheduler do with runs is in [`super::queue`] and [`super::execution`].
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::PgConnection;
+
+use super::StoreError;
+use crate::id::{AgentId, RunId, TaskId};
+use crate::run::{RunStatus, Trigger};
+
+/// A run, wherever it is in its life.
+#[derive(Clone, Debug)]
+pub struct RunRow {
+    /// Its id.
+    pub id: RunId,
+    /// Who owns it.
+    pub agent_id: AgentId,
+    /// The task; `None` for a pipeline without a task.
+    pub task_id: Option<TaskId>,
+    /// The task's name.
+    pub task_name: Option<String>,
+    /// The task's title.
+    pub task_title: Option<String>,
+    /// The revision of the task it is pinned to.
+    pub revision: Option<i32>,
+    /// Where it is in its life.
+    pub status: RunStatus,
+    /// What made it.
+    pub trigger: Trigger,
+    /// Which attempt it is at, or ended with; 0 before the first.
+    pub attempt: i16,
+    /// 1 (first) to 9.
+    pub priority: i16,
+    /// The time the schedule named.
+    pub nominal_at: Option<DateTime<Utc>>,
+    /// When it was to start.
+    pub scheduled_at: DateTime<Utc>,
+    /// While it is queued: not to be started before this.
+    pub run_at: Option<DateTime<Utc>>,
+    /// When a worker first took it.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// Since when somebody wants it ended.
+    pub cancel_requested_at: Option<DateTime<Utc>>,
+    /// Why it failed; while it is queued or on, why its last attempt did.
+    pub error: Option<Value>,
+    /// What it came to. Not read by [`list`].
+    pub output: Option<Value>,
+    /// Parameters given with it, over the task's own. Not read by [`list`].
+    pub params: Option<Value>,
+    /// The event that started it. Not read by [`list`].
+    pub event: Option<Value>,
+    /// The payload of a pipeline without a task. Not read by [`list`].
+    pub definition: Option<Value>,
+}
+
+/// What [`list`] looks for; everything that is `None` matches all.
+#[derive(Clone, Debug, Default)]
+pub struct RunFilter {
+    /// Owned by this agent.
+    pub agent_id: Option<AgentId>,
+    /// Of this task.
+    pub task_id: Option<TaskId>,
+    /// In this state.
+    pub status: Option<RunStatus>,
+    /// Made by this.
+    pub trigger: Option<Trigger>,
+    /// To start not before.
+    pub from: Option<DateTime<Utc>>,
+    /// To start before.
+    pub to: Option<DateTime<Utc>>,
+}
+
+struct Row {
+    id: RunId,
+    agent_id: AgentId,
+    task_id: Option<TaskId>,
+    task_name: Option<String>,
+    task_title: Option<String>,
+    revision: Option<i32>,
+    status: String,
+    trigger: String,
+    attempt: i16,
+    priority: i16,
+    nominal_at: Option<DateTime<Utc>>,
+    scheduled_at: DateTime<Utc>,
+    run_at: Option<DateTime<Utc>>,
+    started_at: Option<DateTime<Utc>>,
+    finished_at: Option<DateTime<Utc>>,
+    cancel_requested_at: Option<DateTime<Utc>>,
+    error: Option<Value>,
+    output: Option<Value>,
+    params: Option<Value>,
+    event: Option<Value>,
+    definition: Option<Value>,
+}
+
+impl Row {
+    fn run(self) -> Result<RunRow, StoreError> {
+        Ok(RunRow {
+            id: self.id,
+            agent_id: self.agent_id,
+            task_id: self.task_id,
+            task_name: self.task_name,
+            task_title: self.task_title,
+            revision: self.revision,
+            status: self.status.parse().map_err(unreadable)?,
+            trigger: self.trigger.parse().map_err(unreadable)?,
+            attempt: self.attempt,
+            priority: self.priority,
+            nominal_at: self.nominal_at,
+            scheduled_at: self.scheduled_at,
+            run_at: self.run_at,
+            started_at: self.started_at,
+            finished_at: self.finished_at,
+            cancel_requested_at: self.cancel_requested_at,
+            error: self.error,
+            output: self.output,
+            params: self.params,
+            event: self.event,
+            definition: self.definition,
+        })
+    }
+}
+
+fn unreadable(error: String) -> StoreError {
+    StoreError::Database { doing: "read a run", source: sqlx::Error::Decode(error.into()) }
+}
+
+fn not_found(id: RunId) -> StoreError {
+    StoreError::NotFound { what: "run", id: id.to_string() }
+}
+
+/// The run of this id, if it is `owner`'s; `None`: anybody's.
+///
+/// # Errors
+///
+/// [`StoreError::NotFound`], [`StoreError::Database`].
+pub async fn get(
+    conn: &mut PgConnection,
+    id: RunId,
+    owner: Option<AgentId>,
+) -> Result<RunRow, StoreError> {
+    // One statement, so one snapshot: a run that moves between the two tables is seen once.
+    sqlx::query_as!(
+        Row,
+        r#"
+        select r.id as "id!: RunId", r.agent_id as "agent_id!: AgentId",
+               r.task_id as "task_id: TaskId", task.name as "task_name?", task.title as "task_title?",
+               r.revision, r.status as "status!", r.trigger as "trigger!", r.attempt as "attempt!",
+               r.priority as "priority!", r.nominal_at, r.scheduled_at as "scheduled_at!", r.run_at,
+               r.started_at, r.finished_at, r.cancel_requested_at, r.error, r.output, r.params,
+               r.event, r.definition
+        from (
+            select run_id as id, agent_id, task_id, revision,
+                   case when locked_until > now() then 'running' else 'queued' end as status,
+                   trigger, attempt, priority, nominal_at, scheduled_at, run_at, started_at,
+                   null::timestamptz as finished_at, cancel_requested_at, last_error as error,
+                   null::jsonb as output, params, event, definition
+            from due_work where run_id = $1
+            union all
+            select id, agent_id, task_id, revision, status, trigger, attempt, priority, nominal_at,
+                   scheduled_at, null, started_at, finished_at, null, error, output, params, event,
+                   definition
+            from run where id = $1
+        ) r
+        left join task on task.id = r.task_id
+        where $2::uuid is null or r.agent_id = $2
+        "#,
+        id.0,
+        owner.map(|owner| owner.0),
+    )
+    .fetch_optional(conn)
+    .await
+    .map_err(StoreError::while_trying("read a run"))?
+    .ok_or_else(|| not_found(id))?
+    .run()
+}
+
+/// At most `limit` runs made before `before`, the newest first, without what they were given and what
+/// they came to.
+///
+/// # Errors
+///
+/// [`StoreError::Database`].
+pub async fn list(
+    conn: &mut PgConnection,
+    filter: &RunFilter,
+    before: Option<RunId>,
+    limit: i64,
+) -> Result<Vec<RunRow>, StoreError> {
+    sqlx::query_as!(
+        Row,
+        r#"
+        select r.id as "id!: RunId", r.agent_id as "agent_id!: AgentId",
+               r.task_id as "task_id: TaskId", task.name as "task_name?", task.title as "task_title?",
+               r.revision, r.status as "status!", r.trigger as "trigger!", r.attempt as "attempt!",
+               r.priority as "priority!", r.nominal_at, r.scheduled_at as "scheduled_at!", r.run_at,
+               r.started_at, r.finished_at, r.cancel_requested_at, r.error, null::jsonb as output,
+               null::jsonb as params, null::jsonb as event, null::jsonb as definition
+        from (
+            (select run_id as id, agent_id, task_id, revision,
+                    case when locked_until > now() then 'running' else 'queued' end as status,
+                    trigger, attempt, priority, nominal_at, scheduled_at, run_at, started_at,
+                    null::timestamptz as finished_at, cancel_requested_at, last_error as error
+             from due_work
+             where ($1::uuid is null or run_id < $1)
+               and ($2::uuid is null or agent_id = $2)
+               and ($3::uuid is null or task_id = $3)
+               and ($4::text is null
+                    or $4 = case when locked_until > now() then 'running' else 'queued' end)
+               and ($5::text is null or trigger = $5)
+               and ($6::timestamptz is null or scheduled_at >= $6)
+               and ($7::timestamptz is null or scheduled_at < $7)
+             order by run_id desc limit $8)
+            union all
+            (select id, agent_id, task_id, revision, status, trigger, attempt, priority, nominal_at,
+                    scheduled_at, null, started_at, finished_at, null, error
+             from run
+             where ($1::uuid is null or id < $1)
+               and ($2::uuid is null or agent_id = $2)
+               and ($3::uuid is null or task_id = $3)
+               and ($4::text is null or status = $4)
+               and ($5::text is null or trigger = $5)
+               and ($6::timestamptz is null or scheduled_at >= $6)
+               and ($7::timestamptz is null or scheduled_at < $7)
+             order by id desc limit $8)
+        ) r
+        left join task on task.id = r.task_id
+        order by r.id desc limit $8
+        "#,
+        before.map(|id| id.0),
+        filter.agent_id.map(|id| id.0),
+        filter.task_id.map(|id| id.0),
+        filter.status.map(RunStatus::as_str),
+        filter.trigger.map(Trigger::as_str),
+        filter.from,
+        filter.to,
+        limit,
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(StoreError::while_trying("list runs"))?
+    .into_iter()
+    .map(Row::run)
+    .collect()
+}
+
+/// Sends a run that failed, was canceled or expired back to the queue under its own id, due at once,
+/// with the full number of attempts before it. Steps that succeeded are not done again.
+///
+/// With `from_step`, the id of a step of the pipeline's outermost list, that step and all that were
+/// started after it are done again. Their records stay for the history, as `canceled` with the
+/// reason; what they had answered stays readable in them. Returns the paths that were set aside.
+///
+/// # Errors
+///
+/// [`StoreError::Conflict`] when the run is not over, or succeeded, or never reached the step; then the
+/// caller's transaction must end.
+pub async fn retry(
+    conn: &mut PgConnection,
+    id: RunId,
+    from_step: Option<&str>,
+) -> Result<Vec<String>, StoreError> {
+    let doing = "send a run back to the queue";
+    let run = sqlx::query!(
+        "
+        delete from run where id = $1 and status in ('failed', 'canceled', 'expired')
+        returning agent_id, task_id, revision, priority, trigger, nominal_at, scheduled_at, params,
+                  event, definition, error
+        ",
+        id.0
+    )
+    .fetch_optional(&mut *conn)
+    .await
+    .map_err(StoreError::while_trying(doing))?
+    .ok_or_else(|| {
+        StoreError::Conflict("only a failed, canceled or expired run can be retried".into())
+    })?;
+    sqlx::query!(
+        "
+        insert into due_work (run_id, agent_id, task_id, revision, priority, run_at, trigger,
+                              nominal_at, scheduled_at, params, event, definition, last_error)
+        values ($1, $2, $3, $4, $5, now(), $6, $7, $8, $9, $10, $11, $12)
+        ",
+        id.0,
+        run.agent_id,
+        run.task_id,
+        run.revision,
+        run.priority,
+        run.trigger,
+        run.nominal_at,
+        run.scheduled_at,
+        run.params,
+        run.event,
+        run.definition,
+        run.error,
+    )
+    .execute(&mut *conn)
+    .await
+    .map_err(StoreError::while_trying(doing))?;
+    match from_step {
+        Some(step) => set_aside(conn, id, step).await,
+        None => Ok(Vec::new()),
+    }
+}
+
+/// The outermost list of steps runs one after the other, so what was started after a step of it
+/// comes after it in the pipeline too.
+async fn set_aside(
+    conn: &mut PgConnection,
+    id: RunId,
+    from_step: &str,
+) -> Result<Vec<String>, StoreError> {
+    let reason = serde_json::json!({
+        "kind": "canceled",
+        "message": format!("set aside: the run was retried from step {from_step:?}"),
+    });
+    let paths = sqlx::query_scalar!(
+        "
+        update run_step set status = 'canceled', error = coalesce(error, $3),
+                            finished_at = coalesce(finished_at, now())
+        where run_id = $1 and status in ('succeeded', 'skipped', 'running')
+          and started_at >= (
+              select min(started_at) from run_step
+              where run_id = $1 and (path = $2 or starts_with(path, $2 || '/')))
+        returning path
+        ",
+        id.0,
+        from_step,
+        reason,
+    )
+    .fetch_all(&mut *conn)
+    .await
+    .map_err(StoreError::while_trying("set steps aside"))?;
+    if paths.is_empty() && !was_reached(conn, id, from_step).await? {
+        return Err(StoreError::Conflict(format!(
+            "the run never reached a step {from_step:?}: leave from_step out to go on where it ended"
+        )));
+    }
+    Ok(paths)
+}
+
+async fn was_reached(conn: &mut PgConnection, id: RunId, step: &str) -> Result<bool, StoreError> {
+    sqlx::query_scalar!(
+        r#"
+        select exists (select from run_step where run_id = $1
+                       and (path = $2 or starts_with(path, $2 || '/'))) as "reached!"
+        "#,
+        id.0,
+        step,
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(StoreError::while_trying("look for a step"))
+}
+
+/// How many runs are in each state: those queued and on, and those finished since `since`; of one
+/// agent or of all.
+///
+/// # Errors
+///
+/// [`StoreError::Database`].
+pub async fn counts(
+    conn: &mut PgConnection,
+    owner: Option<AgentId>,
+    since: DateTime<Utc>,
+) -> Result<Vec<(RunStatus, i64)>, StoreError> {
+    let rows = sqlx::query!(
+        r#"
+        select case when locked_until > now() then 'running' else 'queued' end as "status!",
+               count(*) as "count!"
+        from due_work where $1::uuid is null or agent_id = $1 group by 1
+        union all
+        select status, count(*) from run
+        where ($1::uuid is null or agent_id = $1) and id >= uuid_at($2::timestamptz - interval '1 day')
+          and finished_at >= $2
+        group by 1
+        "#,
+        owner.map(|id| id.0),
+        since,
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(StoreError::while_trying("count runs"))?;
+    rows.into_iter().map(|row| Ok((row.status.parse().map_err(unreadable)?, row.count))).collect()
+}
