@@ -92,7 +92,6 @@ pub async fn connect(settings: &Database, service: Service) -> Result<PgPool, Bo
 ///
 /// When a migration fails, or the database was migrated by a newer version.
 pub async fn bring_up_to_date(pool: &PgPool) -> Result<(), BoxError> {
-    // MERGE: orchestrator_engine::store::migrate(pool).await?
-    let _ = pool;
+    orchestrator_engine::store::migrate(pool).await?;
     Ok(())
 }

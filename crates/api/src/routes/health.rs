@@ -104,6 +104,6 @@ async fn metrics(State(api): State<Api>) -> Result<Response, Problem> {
         return Err(Problem::not_found("metrics are switched off (ENABLE_METRICS)"));
     }
     let process = api.metrics.process();
-    process.observe(&api.pool);
+    process.observe(&api.pool, &api.streams);
     Ok(([(header::CONTENT_TYPE, TEXT_FORMAT)], api.metrics.render()).into_response())
 }
