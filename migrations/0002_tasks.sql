@@ -18,7 +18,6 @@ create table task (
     cursor_at      timestamptz not null,           -- every nominal time up to here has its disposition
     next_fire_at   timestamptz,                    -- when the scheduler must look at it; null: never
     snoozed_until  timestamptz,                    -- nothing is fired before this
-    skip_until     timestamptz,                    -- nominal times up to here passed while it was paused
     fires          integer     not null default 0, -- counts towards max_fires
     paused_at      timestamptz,
     paused_by      uuid        references agent,

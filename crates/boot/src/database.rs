@@ -6,6 +6,7 @@ use std::time::Duration;
 use orchestrator_engine::config::{Database, Service};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _};
+use tracing::log::LevelFilter;
 
 use crate::BoxError;
 
@@ -41,8 +42,8 @@ fn options(settings: &Database, service: Service) -> Result<PgConnectOptions, sq
         .application_name(service.binary())
         .statement_cache_capacity(STATEMENTS_KEPT)
         // Slow statements are told; ordinary ones only when somebody looks for a fault.
-        .log_statements(tracing::log::LevelFilter::Trace)
-        .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(1)))
+        .log_statements(if settings.log_queries { LevelFilter::Info } else { LevelFilter::Trace })
+        .log_slow_statements(LevelFilter::Warn, Duration::from_secs(1)))
 }
 
 /// The pool of [`pool`], once the database has answered.
@@ -79,7 +80,7 @@ pub async fn connect(settings: &Database, service: Service) -> Result<PgPool, Bo
             error = &*error as &dyn std::error::Error,
             host,
             port,
-            "the database at {host}:{port} does not let us in yet; trying again: {error}"
+            "the database at {host}:{port} does not let us in yet; trying again"
         );
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(4));

@@ -117,7 +117,7 @@ where
         Err(error) => {
             tracing::error!(
                 error = &*error as &dyn std::error::Error,
-                "{} has failed: {error}",
+                "{} has failed",
                 service.binary()
             );
             ExitCode::FAILURE

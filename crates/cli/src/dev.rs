@@ -71,7 +71,10 @@ pub async fn run(args: Args, env: Env) -> Result<ExitCode, Failure> {
     let search_path = env.raw("PATH").unwrap_or_default().to_owned();
     let servers = tokio::select! {
         servers = Servers::start(&place, options, &search_path) => servers?,
-        () = calm.cancelled() => return Ok(ExitCode::SUCCESS),
+        () = calm.cancelled() => {
+            Servers::end_leftovers(&place).await?;
+            return Ok(ExitCode::SUCCESS);
+        }
     };
     let ended = tokio::select! {
         ended = beside_servers(&args, env, &servers, &place, &calm) => ended,
@@ -170,14 +173,17 @@ async fn serve_all(
         services.spawn(async move { ("worker", orchestrator_worker::serve(worker, token).await) });
     }
 
+    // `stop` first: services that end because of it have not ended early.
     tokio::select! {
-        () = until_ready(ctx) => up(),
-        Some(first) = services.join_next() => return end(services, &stop, early(first)).await,
+        biased;
         () = stop.cancelled() => {}
+        Some(first) = services.join_next() => return end(services, &stop, early(first)).await,
+        () = until_ready(ctx) => up(),
     }
     let first = tokio::select! {
-        Some(first) = services.join_next() => early(first),
+        biased;
         () = stop.cancelled() => Ok(()),
+        Some(first) = services.join_next() => early(first),
     };
     ctx.health.stopping();
     end(services, &stop, first).await

@@ -65,7 +65,10 @@ pub async fn run(args: Args, env: &Env) -> Result<ExitCode, Failure> {
             servers.stop().await;
             ended
         }
-        Err(failure) => Err(failure),
+        Err(failure) => {
+            Servers::end_leftovers(&place).await?;
+            Err(failure)
+        }
     };
     if args.throwaway {
         place.remove();

@@ -125,11 +125,9 @@ fn look(task: &DueTask, plan: &Plan, now: DateTime<Utc>) -> Come {
 fn verdicts(task: &DueTask, plan: &Plan, come: &Come, now: DateTime<Utc>) -> Vec<Verdict> {
     let policy = &plan.spec.policy;
     let window = TimeDelta::seconds(i64::from(policy.catch_up_window_seconds));
-    let paused = |at| task.skip_until.is_some_and(|until| at <= until);
     // A snoozed time is as old as the moment it was put off to.
     let age = |at: DateTime<Utc>| now - task.snoozed_until.map_or(at, |until| until.max(at));
-    let candidate =
-        |nominal: &Nominal| matches!(nominal.kind, NominalKind::Fire) && !paused(nominal.at);
+    let candidate = |nominal: &Nominal| nominal.fires();
     // With `latest`, the missed times stand behind the last of them, or behind one that is on time.
     let stands_for_missed = come
         .times
@@ -149,9 +147,6 @@ fn verdicts(task: &DueTask, plan: &Plan, come: &Come, now: DateTime<Utc>) -> Vec
                 return Verdict::Leave(Disposition::SkippedDst, nominal.note.clone());
             }
             NominalKind::Fire => {}
-        }
-        if paused(nominal.at) {
-            return Verdict::Leave(Disposition::SkippedPaused, None);
         }
         let age = age(nominal.at);
         if age <= GRACE {

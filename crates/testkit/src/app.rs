@@ -284,7 +284,7 @@ fn next_fire_at(spec: &TaskSpec, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
 
 /// A task with this schedule and pipeline, and defaults for the rest.
 #[must_use]
-pub fn task(kind: &str, expr: &str, pipeline: Value) -> Value {
+pub fn task(kind: &str, expr: &str, pipeline: &Value) -> Value {
     json!({
         "title": "a test", "schedule_kind": kind, "schedule_expr": expr,
         "payload": {"pipeline": pipeline},

@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::failure::refused;
-use crate::http::guard::AllowList;
+use crate::http::allow::AllowList;
 use crate::llm::LlmConfig;
 use crate::{core, http, llm, mcp, schema};
 

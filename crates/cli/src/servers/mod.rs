@@ -68,6 +68,8 @@ impl Servers {
         options: Options,
         search_path: &str,
     ) -> Result<(), Failure> {
+        // Also of those that are not wanted this time.
+        Self::end_leftovers(place).await?;
         if options.postgres {
             let (server, url) = postgres::start(place, options, search_path).await?;
             self.running.push(server);

@@ -16,6 +16,9 @@ use crate::failure::Failure;
 /// The user that owns everything, and the database.
 const NAME: &str = "orchestrator";
 
+/// In the servers' folder: its data.
+const DATA: &str = "postgres";
+
 /// How long a start may take: after a crash the log is replayed first.
 const START_MAX: Duration = Duration::from_mins(1);
 
@@ -47,14 +50,13 @@ pub(super) async fn start(
     options: Options,
     search_path: &str,
 ) -> Result<(Server, String), Failure> {
-    let data = place.folder("postgres")?;
+    let data = place.servers_dir.join(DATA);
     let sockets = place.folder("run")?;
     let version = std::fs::read_to_string(data.join("PG_VERSION")).ok();
     let programs =
         binaries::postgres(search_path, version.and_then(|text| text.trim().parse().ok()))?;
-    end_leftover(place).await?;
-    if !data.join("PG_VERSION").exists() {
-        init(place, &programs, &data).await?;
+    if !data.exists() {
+        init(place, &programs, &data, options).await?;
     }
     let port_file = place.servers_dir.join("postgres.port");
     for attempt in 1..=process::PORT_TRIES {
@@ -81,7 +83,7 @@ pub(super) async fn start(
 
 /// Stops the one that a killed predecessor left.
 pub(super) async fn end_leftover(place: &Place) -> Result<(), Failure> {
-    let data = place.servers_dir.join("postgres");
+    let data = place.servers_dir.join(DATA);
     let sign = data.display().to_string(); // stands on its command line, behind -D
     process::end_leftover("PostgreSQL", &data.join("postmaster.pid"), &sign, Signal::INT).await
 }
@@ -112,48 +114,51 @@ fn command(
     command
 }
 
-/// Makes the data. A folder half made by an earlier try is emptied first: `initdb` wants none.
-async fn init(place: &Place, programs: &PostgresPrograms, data: &Path) -> Result<(), Failure> {
-    eprintln!("orchestrator: making a private PostgreSQL in {}", data.display());
-    empty(data).map_err(Failure::while_doing(format!("empty {}", data.display())))?;
+/// Makes the data, in a folder that becomes `data` when all has gone well: one half made by an
+/// earlier try is never taken for the whole.
+async fn init(
+    place: &Place,
+    programs: &PostgresPrograms,
+    data: &Path,
+    options: Options,
+) -> Result<(), Failure> {
+    if !options.throwaway {
+        eprintln!("orchestrator: making a private PostgreSQL in {}", data.display());
+    }
+    let draft = data.with_extension("new");
+    match std::fs::remove_dir_all(&draft) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Failure::while_doing(format!("remove {}", draft.display()))(error));
+        }
+        _ => {}
+    }
     let password_file: PathBuf = place.servers_dir.join("initdb.password");
     place.write(&password_file, &place.password)?;
     let mut command = Command::new(programs.folder.join("initdb"));
-    command.arg("--pgdata").arg(data).arg("--pwfile").arg(&password_file).args([
-        "--username",
-        NAME,
-        "--auth",
-        "scram-sha-256",
-        "--encoding",
-        "UTF8",
-        "--no-locale",
-    ]);
+    command
+        .arg("--pgdata")
+        .arg(&draft)
+        .arg("--pwfile")
+        .arg(&password_file)
+        .args(["--username", NAME, "--auth", "scram-sha-256", "--encoding", "UTF8", "--no-locale"])
+        .process_group(0)
+        .kill_on_drop(true);
+    if options.throwaway {
+        command.arg("--no-sync");
+    }
     process::prepare(&mut command, place);
     let done = command.output().await.map_err(Failure::while_doing("run initdb"));
     drop(std::fs::remove_file(&password_file));
     let done = done?;
-    if done.status.success() {
-        return Ok(());
+    if !done.status.success() {
+        return Err(Failure::failed(format!(
+            "initdb failed ({}):\n{}",
+            done.status,
+            String::from_utf8_lossy(&done.stderr).trim()
+        )));
     }
-    // Without its version file the next start begins anew.
-    drop(std::fs::remove_file(data.join("PG_VERSION")));
-    Err(Failure::failed(format!(
-        "initdb failed ({}):\n{}",
-        done.status,
-        String::from_utf8_lossy(&done.stderr).trim()
-    )))
-}
-
-fn empty(folder: &Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.symlink_metadata()?.is_dir() {
-            std::fs::remove_dir_all(path)?;
-        } else {
-            std::fs::remove_file(path)?;
-        }
-    }
-    Ok(())
+    std::fs::rename(&draft, data)
+        .map_err(Failure::while_doing(format!("move the new data to {}", data.display())))
 }
 
 async fn answers(url: &str) -> bool {

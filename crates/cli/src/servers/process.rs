@@ -160,7 +160,9 @@ pub(super) async fn end_leftover(
     end_with: Signal,
 ) -> Result<(), Failure> {
     let Ok(text) = std::fs::read_to_string(pid_file) else { return Ok(()) };
-    let pid = text.lines().next().and_then(|line| line.trim().parse().ok()).and_then(Pid::from_raw);
+    // Postgres writes a negative number while `initdb` runs it alone.
+    let number = text.lines().next().and_then(|line| line.trim().parse().ok());
+    let pid = number.filter(|number: &i32| *number > 1).and_then(Pid::from_raw);
     if let Some(pid) = pid
         && is_alive(pid, sign)
     {

@@ -29,7 +29,6 @@ pub(super) async fn start(
     let data = place.folder("redis")?;
     let pid_file = data.join(PID_FILE);
     let port_file = place.servers_dir.join(PORT_FILE);
-    end_leftover(place).await?;
     let config = data.join("redis.conf");
     for attempt in 1..=process::PORT_TRIES {
         let port = process::free_port(&port_file, attempt == 1)?;
@@ -39,7 +38,8 @@ pub(super) async fn start(
         command.arg(&config);
         let log = place.servers_dir.join("redis.log");
         let mut server = Server::start("Redis", command, place, log, Signal::TERM)?;
-        let url = format!("redis://:{}@127.0.0.1:{port}/0", place.password);
+        // The user is named because redis-cli takes an empty name for a name.
+        let url = format!("redis://default:{}@127.0.0.1:{port}/0", place.password);
         match server.wait_until(START_MAX, || answers(&url)).await {
             Ok(()) => return Ok((server, url)),
             Err(NotUp::PortTaken) => {}

@@ -76,8 +76,6 @@ pub struct Settings {
     pub retention_days: u16,
     /// `ENABLE_METRICS`: whether `/metrics` answers.
     pub enable_metrics: bool,
-    /// `DEBUG_MODE`: more is logged and answers may carry more; never for a public server.
-    pub debug_mode: bool,
     /// `SECRET_<NAME>`: what pipelines may use as `secrets.<NAME>`.
     pub secrets: BTreeMap<String, Secret>,
     /// Names in the environment that look like a slip of a setting's name, each as a sentence.
@@ -104,7 +102,6 @@ impl Settings {
             default_timezone: sections::default_timezone(env, &mut problems),
             retention_days: env.number("RETENTION_DAYS", 30, 1..=3650, &mut problems),
             enable_metrics: env.flag("ENABLE_METRICS", true, &mut problems),
-            debug_mode: env.flag("DEBUG_MODE", false, &mut problems),
             secrets: env.pipeline_secrets(&mut problems),
             warnings: env.likely_slips(),
         };
@@ -206,6 +203,16 @@ mod tests {
         let settings = read(&[DATABASE, ("REDIS_URL", ""), ("API_PORT", " ")]).unwrap();
 
         assert_eq!((settings.redis.url, settings.api.port), (None, 8080));
+    }
+
+    #[test]
+    fn debug_mode_logs_everything_unless_a_level_is_set() {
+        let level = |pairs: &[(&str, &str)]| {
+            read(&[&[DATABASE, ("DEBUG_MODE", "true")], pairs].concat()).unwrap().log.level
+        };
+
+        assert_eq!(level(&[]), LogLevel::Debug);
+        assert_eq!(level(&[("LOG_LEVEL", "ERROR")]), LogLevel::Error);
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub struct Database {
     pub url: Secret,
     /// `DATABASE_MAX_CONNECTIONS`: the most connections of one process. 2 to 200, default 10.
     pub max_connections: u32,
+    /// `DEBUG_MODE`: whether every query is logged, and not only the slow ones.
+    pub log_queries: bool,
 }
 
 impl Database {
@@ -34,7 +36,11 @@ impl Database {
             "DATABASE_URL: not of the form postgres://user:password@host:5432/database \
              (special characters in the password must be percent-encoded)",
         );
-        Self { url, max_connections: env.number("DATABASE_MAX_CONNECTIONS", 10, 2..=200, problems) }
+        Self {
+            url,
+            max_connections: env.number("DATABASE_MAX_CONNECTIONS", 10, 2..=200, problems),
+            log_queries: debug_mode(env, problems),
+        }
     }
 }
 
@@ -84,7 +90,7 @@ crate::text_enum! {
 /// What is logged, and how. Logs go to standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log {
-    /// `LOG_LEVEL`. Default INFO.
+    /// `LOG_LEVEL`. Default INFO, or DEBUG in `DEBUG_MODE`.
     pub level: LogLevel,
     /// `LOG_FORMAT`. Default structured.
     pub format: LogFormat,
@@ -96,7 +102,11 @@ impl Log {
         Self {
             level: env.parsed(
                 "LOG_LEVEL",
-                LogLevel::Info,
+                if debug_mode(env, &mut Problems::default()) {
+                    LogLevel::Debug
+                } else {
+                    LogLevel::Info
+                },
                 "one of DEBUG, INFO, WARNING, ERROR",
                 problems,
             ),
@@ -280,6 +290,11 @@ impl ToolSettings {
                 .collect(),
         }
     }
+}
+
+/// Said by [`Database::read`] when it is wrong.
+fn debug_mode(env: &Env, problems: &mut Problems) -> bool {
+    env.flag("DEBUG_MODE", false, problems)
 }
 
 fn existing_file(name: &'static str, env: &Env, problems: &mut Problems) -> Option<PathBuf> {

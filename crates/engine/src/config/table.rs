@@ -89,7 +89,7 @@ pub const SETTINGS: &[SettingDoc] = &[
         "DEBUG_MODE",
         "false",
         "true, false",
-        "Logs queries and requests in detail. Never for a public server.",
+        "Logs at DEBUG unless LOG_LEVEL is set, and every query (without its values).",
     ),
     row(
         ALL,

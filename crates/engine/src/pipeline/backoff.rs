@@ -26,7 +26,7 @@ pub fn backoff(strategy: Backoff, attempt: i32, fraction: f64) -> Duration {
         Backoff::Linear => BACKOFF_BASE.saturating_mul(attempt).min(BACKOFF_MAX),
         Backoff::Exponential => doubled(),
         Backoff::ExponentialJitter => {
-            let spread = doubled() - BACKOFF_FLOOR;
+            let spread = doubled().saturating_sub(BACKOFF_FLOOR);
             BACKOFF_FLOOR + spread.mul_f64(fraction.clamp(0.0, 1.0))
         }
     }

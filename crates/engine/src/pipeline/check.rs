@@ -2,6 +2,7 @@
 //! name, tool and constant input. What passes here can run.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde_json::{Map, Value as Json};
@@ -169,7 +170,7 @@ impl<'p> Checker<'p> {
             Json::Array(list) => {
                 let mut entries = Vec::with_capacity(list.len());
                 for (n, entry) in list.iter().enumerate() {
-                    pointer.push_str(&format!("/{n}"));
+                    let _ = write!(pointer, "/{n}");
                     entries.push(self.input(entry, pointer, in_handler));
                     pointer.truncate(length);
                 }
@@ -225,7 +226,7 @@ impl<'p> Checker<'p> {
             ("params", Some(key)) => self.param(key, name.guarded),
             ("steps", Some(key)) => self.output(key),
             ("run", Some(key)) if !RUN_FIELDS.contains(&key) => Err(did_you_mean(
-                format!("run has no {key:?}, but {}", RUN_FIELDS.join(", ")),
+                &format!("run has no {key:?}, but {}", RUN_FIELDS.join(", ")),
                 nearest(key, RUN_FIELDS.iter().copied()),
             )),
             ("secrets", _) if place != Place::With => {
@@ -283,8 +284,8 @@ impl<'p> Checker<'p> {
     }
 }
 
-fn did_you_mean(message: String, near: Option<&str>) -> String {
-    near.map_or_else(|| message.clone(), |near| format!("{message}. Did you mean {near:?}?"))
+fn did_you_mean(message: &str, near: Option<&str>) -> String {
+    near.map_or_else(|| message.to_owned(), |near| format!("{message}. Did you mean {near:?}?"))
 }
 
 /// The names under which the output of a step is known.

@@ -43,7 +43,7 @@ use input::Input;
 use model::{Action, Payload, Retrying, StepSpec};
 
 /// How long a tool may take when neither the step nor the catalogue says.
-pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A pipeline ready to run.
 #[derive(Debug)]
@@ -194,3 +194,6 @@ fn pin_timeouts(steps: &mut [StepSpec], catalogue: &Catalogue) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! Checks a step's `with` against the tool's input schema, as far as it is constant.
 
+use std::fmt::Write as _;
+
 use jsonschema::ValidationError;
 use jsonschema::error::ValidationErrorKind;
 use serde_json::{Map, Value};
@@ -34,14 +36,14 @@ fn find_dynamic(value: &Value, at: &mut String, found: &mut Vec<String>) {
         Value::String(text) if !expr::is_plain(text) => found.push(at.clone()),
         Value::Array(list) => {
             for (n, entry) in list.iter().enumerate() {
-                at.push_str(&format!("/{n}"));
+                let _ = write!(at, "/{n}");
                 find_dynamic(entry, at, found);
                 at.truncate(length);
             }
         }
         Value::Object(map) => {
             for (name, entry) in map {
-                at.push_str(&format!("/{}", pointer_token(name)));
+                let _ = write!(at, "/{}", pointer_token(name));
                 find_dynamic(entry, at, found);
                 at.truncate(length);
             }

@@ -35,7 +35,11 @@ pub(super) async fn call(
     let late = tokio::select! {
         // In this order: a tool that answers at once costs no timer.
         biased;
-        result = &mut answer => return Called::Answered(result),
+        result = &mut answer => return match result {
+            // Told to stop, and it did.
+            Err(_) if cancel.is_cancelled() => Called::Canceled,
+            result => Called::Answered(result),
+        },
         () = cancel.cancelled() => false,
         () = tokio::time::sleep(timeout) => true,
     };

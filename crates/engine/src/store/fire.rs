@@ -52,8 +52,6 @@ pub struct DueTask {
     pub cursor_at: DateTime<Utc>,
     /// Nothing is fired before this.
     pub snoozed_until: Option<DateTime<Utc>>,
-    /// Nominal times up to here passed while it was paused.
-    pub skip_until: Option<DateTime<Utc>>,
     /// How often it has fired.
     pub fires: i32,
     /// How many of its runs have not ended.
@@ -109,7 +107,7 @@ pub async fn claim_due(
         DueTask,
         r#"
         select t.id as "id: TaskId", t.agent_id as "agent_id: AgentId", t.revision, r.spec,
-            t.created_at, t.cursor_at, t.snoozed_until, t.skip_until, t.fires,
+            t.created_at, t.cursor_at, t.snoozed_until, t.fires,
             (select count(*) from due_work w where w.task_id = t.id) as "in_flight!"
         from task t
         join task_revision r on r.task_id = t.id and r.revision = t.revision
@@ -216,7 +214,6 @@ impl TaskColumns {
             update task t
             set cursor_at = d.cursor_at, next_fire_at = d.next_fire_at, fires = d.fires,
                 snoozed_until = case when t.snoozed_until <= $5 then null else t.snoozed_until end,
-                skip_until = case when t.skip_until <= d.cursor_at then null else t.skip_until end,
                 status = case when d.next_fire_at is null then 'completed' else t.status end,
                 updated_at = case when d.next_fire_at is null then $5 else t.updated_at end
             from unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[], $4::int[])

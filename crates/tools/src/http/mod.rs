@@ -1,27 +1,31 @@
 //! `http.request`: one HTTP request to a public host, or to one the operator allows.
 //!
 //! Redirects are followed here and not in the client, so that every hop is checked like the first
-//! one. [`guard`] decides what may be reached, [`body`] reads and writes bodies.
+//! one. [`guard`] decides what may be reached, `hop` what is sent, `body` reads and writes bodies.
 
+pub mod allow;
 pub(crate) mod body;
 pub mod guard;
+mod hop;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::{BoxFuture, FutureExt};
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, StatusCode};
+use http::HeaderMap;
 use orchestrator_engine::clock::Clock;
 use orchestrator_engine::tool::{ERROR_TEXT_MAX, ToolCall, ToolError, ToolSpec};
 use reqwest::{Client, Response};
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use url::Url;
 
-use self::body::{Read, Sent};
-use self::guard::{AllowList, Denied, Guard, Lookup, SystemLookup};
+use self::allow::AllowList;
+use self::body::Read;
+use self::guard::{Denied, Guard, Lookup, SystemLookup};
+use self::hop::{Hop, Wish, location, prepare, redirected};
 use crate::failure::{self, busy, cause, chain, refused, unreachable};
 use crate::registry::{Tool, builtin};
 
@@ -38,9 +42,6 @@ pub const BODY_DEFAULT_BYTES: usize = 1024 * 1024;
 
 /// How long a connection may take to come up, of the call's whole time.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The header by which a receiver recognises a repetition (draft-ietf-httpapi-idempotency-key).
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// How we introduce ourselves.
 pub(crate) const USER_AGENT: &str = concat!("orchestrator/", env!("CARGO_PKG_VERSION"));
@@ -98,45 +99,6 @@ pub fn spec() -> ToolSpec {
         output_schema: Some(output),
         ..builtin(ADDRESS, description, input, 30, Some("tool:http"))
     }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Input {
-    method: Option<String>,
-    url: String,
-    #[serde(default)]
-    headers: Map<String, Value>,
-    #[serde(default)]
-    query: Map<String, Value>,
-    json: Option<Value>,
-    form: Option<Map<String, Value>>,
-    body: Option<String>,
-    expect_status: Option<OneOrMany>,
-    max_bytes: Option<usize>,
-    follow_redirects: Option<bool>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMany {
-    One(u16),
-    Many(Vec<u16>),
-}
-
-/// What is sent in one hop.
-struct Hop {
-    method: Method,
-    url: Url,
-    headers: HeaderMap,
-    body: bytes::Bytes,
-}
-
-/// What makes an answer a success, and how it is read.
-struct Wish {
-    statuses: Option<Vec<u16>>,
-    max_bytes: usize,
-    follow: bool,
 }
 
 /// `http.request`.
@@ -258,117 +220,6 @@ impl Tool for HttpRequest {
     fn output_max_bytes(&self) -> usize {
         usize::MAX
     }
-}
-
-impl Wish {
-    fn accepts(&self, status: StatusCode) -> bool {
-        match &self.statuses {
-            Some(statuses) => statuses.contains(&status.as_u16()),
-            // Who does not follow redirects wants to see them.
-            None => status.is_success() || (!self.follow && status.is_redirection()),
-        }
-    }
-}
-
-/// The first hop, and what is wished of the answer.
-fn prepare(call: ToolCall) -> Result<(Hop, Wish), String> {
-    let input: Input = serde_json::from_value(call.input).map_err(|error| error.to_string())?;
-    // The text is not quoted: it may hold a password.
-    let mut url = Url::parse(&input.url).map_err(|error| format!("url: {error}"))?;
-    check_scheme(&url)?;
-    if !input.query.is_empty() {
-        let pairs = body::pairs("query", &input.query)?;
-        url.query_pairs_mut().extend_pairs(pairs);
-    }
-    let method = input.method.as_deref().unwrap_or("GET").to_ascii_uppercase();
-    let method = Method::from_bytes(method.as_bytes()).map_err(|_| "method: not one of HTTP")?;
-    if method == Method::CONNECT {
-        return Err("method: CONNECT makes tunnels, not requests".to_owned());
-    }
-    let sent = Sent::new(input.json, input.form, input.body)?;
-
-    let mut headers = HeaderMap::new();
-    for (name, value) in &input.headers {
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let key = HeaderName::from_bytes(name.as_bytes())
-            .map_err(|_| format!("headers: {name:?} cannot be the name of a header"))?;
-        if matches!(key, header::HOST | header::CONTENT_LENGTH | header::TRANSFER_ENCODING) {
-            return Err(format!("headers: {name} follows from the request and cannot be set"));
-        }
-        let value = HeaderValue::from_str(&text)
-            .map_err(|_| format!("headers: the value of {name} has characters a header cannot"))?;
-        headers.insert(key, value);
-    }
-    if let Some(kind) = sent.content_type {
-        headers.entry(header::CONTENT_TYPE).or_insert(kind);
-    }
-    if !matches!(method, Method::GET | Method::HEAD)
-        && let Ok(key) = HeaderValue::from_str(&call.idempotency_key)
-    {
-        headers.entry(IDEMPOTENCY_KEY).or_insert(key);
-    }
-    let wish = Wish {
-        statuses: input.expect_status.map(|expected| match expected {
-            OneOrMany::One(status) => vec![status],
-            OneOrMany::Many(statuses) => statuses,
-        }),
-        max_bytes: input.max_bytes.unwrap_or(BODY_DEFAULT_BYTES).min(BODY_MAX_BYTES),
-        follow: input.follow_redirects.unwrap_or(true),
-    };
-    Ok((Hop { method, url, headers, body: sent.bytes }, wish))
-}
-
-fn check_scheme(url: &Url) -> Result<(), String> {
-    match url.scheme() {
-        "http" | "https" => Ok(()),
-        other => Err(format!("url: {other}: is not http: or https:")),
-    }
-}
-
-/// Where a redirect points to; `None` when the answer is none (RFC 9110 §15.4).
-fn location(response: &Response) -> Option<String> {
-    if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
-        return None;
-    }
-    response.headers().get(header::LOCATION)?.to_str().ok().map(str::to_owned)
-}
-
-/// The hop that a redirect asks for. Another origin gets none of the step's headers but those that
-/// say nothing of who asks: any of them may be a credential.
-fn redirected(from: Hop, status: StatusCode, location: &str) -> Result<Hop, String> {
-    let url = from.url.join(location).map_err(|_| "a redirect to what is no URL".to_owned())?;
-    check_scheme(&url).map_err(|reason| format!("a redirect was not followed: {reason}"))?;
-    if from.url.scheme() == "https" && url.scheme() == "http" {
-        return Err("a redirect from https to http was not followed".to_owned());
-    }
-    let mut hop = Hop { url, ..from };
-    if hop.url.origin() != from.url.origin() {
-        let kept = [
-            header::ACCEPT,
-            header::ACCEPT_LANGUAGE,
-            header::CONTENT_TYPE,
-            header::USER_AGENT,
-            IDEMPOTENCY_KEY,
-        ];
-        hop.headers = hop
-            .headers
-            .into_iter()
-            .filter_map(|(name, value)| Some((name?, value)))
-            .filter(|(name, _)| kept.contains(name))
-            .collect();
-    }
-    let to_get = match status.as_u16() {
-        303 => hop.method != Method::HEAD,
-        301 | 302 => hop.method == Method::POST,
-        _ => false,
-    };
-    if to_get {
-        hop.method = Method::GET;
-        hop.body = bytes::Bytes::new();
-        hop.headers.remove(header::CONTENT_TYPE);
-        hop.headers.remove(IDEMPOTENCY_KEY);
-    }
-    Ok(hop)
 }
 
 /// What a failure of the client means. Only the host is named: paths and queries may hold secrets.

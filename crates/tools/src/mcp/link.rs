@@ -28,6 +28,9 @@ const OPEN_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long a server may take to end after it was asked to.
 const CLOSE_WAIT: Duration = Duration::from_secs(3);
 
+/// The most requests on their way to one server over HTTP; more than a worker has slots.
+const REQUESTS_MAX: usize = 64;
+
 /// What we answer when a server asks who we are, and where it tells us that its tools have changed.
 struct Handler {
     listed: Arc<Notify>,
@@ -48,7 +51,7 @@ impl rmcp::ClientHandler for Handler {
     }
 }
 
-/// An open connection.
+/// An open connection. Dropped, it is cut, and a server that is our child is killed.
 pub(super) struct Link {
     pub(super) peer: Peer<RoleClient>,
     /// The server says that its tools have changed.
@@ -92,6 +95,7 @@ impl Link {
             }
             TransportConfig::Http { url, headers } => {
                 let wanted = StreamableHttpClientTransportConfig::with_uri(url.as_str())
+                    .max_concurrent_requests(REQUESTS_MAX)
                     .custom_headers(headers.clone());
                 let transport = StreamableHttpClientTransport::from_config(wanted);
                 handler.serve_with_ct(transport, stop.clone()).boxed()
@@ -118,7 +122,7 @@ impl Link {
     /// Asks the server to end, and kills it if it does not.
     pub(super) async fn close(mut self) {
         self.stop.cancel();
-        // After the wait the group is killed, whatever the answer was.
+        // Dropped after the wait, whatever the answer was.
         let _ = tokio::time::timeout(CLOSE_WAIT, self.ended()).await;
     }
 }
@@ -153,19 +157,34 @@ pub(super) async fn ping(peer: &Peer<RoleClient>) -> Result<(), ServiceError> {
 /// Whether a request that failed so has certainly not been seen by the server: no connection, no
 /// pipe, or no session there any more.
 pub(super) fn not_sent(error: &ServiceError) -> bool {
-    let ServiceError::TransportSend(error) = error else { return false };
-    let error = error.error.as_ref();
-    if let Some(error) = cause::<StreamableHttpError<reqwest::Error>>(error) {
+    if let Some(error) = sending::<StreamableHttpError<reqwest::Error>>(error) {
         return match error {
             StreamableHttpError::Client(error) => error.is_connect(),
             StreamableHttpError::SessionExpired => true,
             _ => false,
         };
     }
-    cause::<std::io::Error>(error).is_some_and(|error| {
+    sending::<std::io::Error>(error).is_some_and(|error| {
         use std::io::ErrorKind::{BrokenPipe, NotConnected};
         matches!(error.kind(), BrokenPipe | NotConnected)
     })
+}
+
+/// What went wrong in sending, when it is an `E`. The library's error does not name it as its source.
+fn sending<E: std::error::Error + 'static>(error: &ServiceError) -> Option<&E> {
+    match error {
+        ServiceError::TransportSend(error) => cause(error.error.as_ref()),
+        _ => None,
+    }
+}
+
+/// Whether the server wants other credentials; trying again with the same is of no use.
+pub(super) fn unauthorized(error: &ServiceError) -> bool {
+    use StreamableHttpError::{AuthRequired, InsufficientScope};
+    matches!(
+        sending::<StreamableHttpError<reqwest::Error>>(error),
+        Some(AuthRequired(_) | InsufficientScope(_))
+    )
 }
 
 impl TransportConfig {

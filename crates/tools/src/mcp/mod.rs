@@ -1,10 +1,11 @@
 //! Tools of other programs, through the Model Context Protocol (modelcontextprotocol.io).
 //!
 //! [`config`] reads which servers there are. Each has one warm connection that all calls share, and
-//! one task that looks after it ([`server`]): it starts the server, lists its tools, and starts it
+//! one task that looks after it (`server`): it starts the server, lists its tools, and starts it
 //! again when it dies. Here is what they have in common: start, stop, and what results mean.
 
 pub mod config;
+mod connection;
 mod link;
 mod server;
 

@@ -9,7 +9,6 @@
 //! left to the step's own policy of retries.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use orchestrator_engine::tool::{ERROR_TEXT_MAX, ToolCall, ToolError};
@@ -17,20 +16,21 @@ use rmcp::model::{
     CallToolRequestParams, CallToolResponse, ErrorCode, JsonObject, PaginatedRequestParams,
     RequestMetaObject,
 };
-use rmcp::service::{Peer, RoleClient, ServiceError};
+use rmcp::service::ServiceError;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::config::ServerConfig;
-use super::link::{Link, not_sent};
+use super::connection::Connection;
+use super::link::{Link, not_sent, unauthorized};
 use super::{entry, result, source};
 use crate::failure::{busy, chain, excerpt, refused, unreachable};
 use crate::registry::Table;
 
 /// How long a call waits for a server that is down.
-const RETURN_WAIT: Duration = Duration::from_secs(5);
+const RETURN_WAIT: Duration = Duration::from_secs(8);
 
 /// How often a call is sent to a server that, each time, cannot have seen it.
 const SENDS_MAX: usize = 3;
@@ -64,12 +64,6 @@ enum State {
     Stopped,
 }
 
-/// A connection that calls share.
-struct Connection {
-    peer: Peer<RoleClient>,
-    in_flight: AtomicUsize,
-}
-
 /// One server.
 pub(super) struct Server {
     config: ServerConfig,
@@ -79,22 +73,6 @@ pub(super) struct Server {
     wanted: Notify,
     /// A call was given up, or could not be sent: see whether the connection still works.
     suspect: Notify,
-}
-
-/// Counts a call while it is going, and raises a suspicion when it is given up.
-struct InFlight<'a> {
-    server: &'a Server,
-    connection: &'a Connection,
-    answered: bool,
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.connection.in_flight.fetch_sub(1, Ordering::Relaxed);
-        if !self.answered {
-            self.server.suspect.notify_one();
-        }
-    }
 }
 
 impl Server {
@@ -135,7 +113,7 @@ impl Server {
             let connection = self.connection(until).await.map_err(|reason| {
                 unreachable(&address, format!("MCP server {} is down: {reason}", self.name()))
             })?;
-            match self.send(&connection, params.clone()).await {
+            match connection.call(params.clone(), &self.suspect).await {
                 Ok(CallToolResponse::Complete(answer)) => return result(&address, answer),
                 Ok(_) => {
                     return Err(refused(&address, "it asks back, and nobody is there to answer"));
@@ -148,18 +126,6 @@ impl Server {
             }
         }
         Err(unreachable(&address, reason))
-    }
-
-    async fn send(
-        &self,
-        connection: &Connection,
-        params: CallToolRequestParams,
-    ) -> Result<CallToolResponse, ServiceError> {
-        connection.in_flight.fetch_add(1, Ordering::Relaxed);
-        let mut guard = InFlight { server: self, connection, answered: false };
-        let answer = connection.peer.call_tool_once(params).await;
-        guard.answered = true;
-        answer
     }
 
     /// The connection, waiting for it until `until`; otherwise why there is none.
@@ -194,6 +160,9 @@ impl Server {
                 } else {
                     refused(address, text)
                 }
+            }
+            ServiceError::TransportSend(_) if unauthorized(error) => {
+                refused(address, self.said(error))
             }
             ServiceError::TransportClosed | ServiceError::TransportSend(_) => {
                 let reason = self.said(error);
@@ -272,39 +241,46 @@ impl Server {
         table: &Table,
         stop: &CancellationToken,
     ) -> String {
-        let connection =
-            Arc::new(Connection { peer: link.peer.clone(), in_flight: AtomicUsize::new(0) });
-        let listed = Arc::clone(&link.listed);
-        let reason = match self.list(&connection, table).await {
-            Err(reason) => reason,
-            Ok(count) => {
-                tracing::info!(
-                    mcp.server = self.name(),
-                    tools = count,
-                    "MCP server {} is up with {count} tools",
-                    self.name()
-                );
-                loop {
-                    self.state.send_replace(State::Up(Arc::clone(&connection)));
-                    let looked = tokio::select! {
-                        () = link.ended() => Err("it has ended".to_owned()),
-                        () = stop.cancelled() => Err("it is to stop".to_owned()),
-                        () = listed.notified() => self.list(&connection, table).await.map(drop),
-                        () = self.suspect.notified() => self.sign_of_life(&connection).await,
-                    };
-                    if let Err(reason) = looked {
-                        break reason;
-                    }
-                }
+        let connection = Arc::new(Connection::new(link.peer.clone()));
+        let reason = tokio::select! {
+            reason = self.offer(&connection, &mut link, table) => reason,
+            () = stop.cancelled() => {
+                self.state.send_replace(State::Stopped);
+                link.close().await;
+                return "it was to stop".to_owned();
             }
         };
-        if stop.is_cancelled() {
-            self.state.send_replace(State::Stopped);
-        } else {
-            self.state.send_replace(State::Down(reason.as_str().into()));
-        }
-        link.close().await;
+        // One that has ended or says nothing need not be asked to go.
+        self.state.send_replace(State::Down(reason.as_str().into()));
         reason
+    }
+
+    async fn offer(
+        self: &Arc<Self>,
+        connection: &Arc<Connection>,
+        link: &mut Link,
+        table: &Table,
+    ) -> String {
+        let listed = Arc::clone(&link.listed);
+        let mut looked = self.list(connection, table).await.map(|count| {
+            tracing::info!(
+                mcp.server = self.name(),
+                tools = count,
+                "MCP server {} is up with {count} tools",
+                self.name()
+            );
+        });
+        loop {
+            match looked {
+                Ok(()) => self.state.send_replace(State::Up(Arc::clone(connection))),
+                Err(reason) => return reason,
+            };
+            looked = tokio::select! {
+                () = link.ended() => Err("it has ended".to_owned()),
+                () = listed.notified() => self.list(connection, table).await.map(drop),
+                () = self.suspect.notified() => self.sign_of_life(connection).await,
+            };
+        }
     }
 
     /// Asks for all tools and puts them into the table; returns how many there are.
@@ -339,16 +315,21 @@ impl Server {
     }
 
     /// Whether the server still answers. A server that works on one call at a time answers late, so
-    /// while other calls wait on it, it is asked again: each of them has a timeout of its own.
+    /// it is asked again while calls that began before are going: each has a timeout of its own. Calls
+    /// that came later are not waited for, or a dead server that is much asked would never be buried.
     async fn sign_of_life(&self, connection: &Connection) -> Result<(), String> {
+        let since = connection.suspected_at();
         loop {
             let ping = super::link::ping(&connection.peer);
             let reason = match tokio::time::timeout(PING_TIMEOUT, ping).await {
-                Ok(Ok(())) => return Ok(()),
+                Ok(Ok(())) => {
+                    connection.trust();
+                    return Ok(());
+                }
                 Ok(Err(error)) => return Err(self.said(&error)),
                 Err(_) => format!("no sign of life in {}s", PING_TIMEOUT.as_secs()),
             };
-            if connection.in_flight.load(Ordering::Relaxed) == 0 {
+            if !connection.is_going_since_before(since) {
                 return Err(reason);
             }
         }

@@ -14,12 +14,12 @@ pub const FUEL: u64 = 200_000;
 /// The longest text an expression may make, in bytes; also the largest `with` once it is resolved,
 /// as JSON.
 pub const RENDERED_MAX: usize = 1024 * 1024;
-/// The most entries of a list that an operator makes.
-pub const SEQUENCE_MAX: usize = 100_000;
-/// How many bytes of long texts one evaluation may make on its way, all together.
-const SCRATCH_MAX: usize = 16 * RENDERED_MAX;
-/// Texts up to this length are not counted: fuel bounds how many there can be.
-const SCRATCH_FREE: usize = 1_024;
+/// The most values in a list or map, those inside of it included, as often as they occur.
+pub const WEIGHT_MAX: usize = 1_000_000;
+/// How many bytes of text and entries of lists one evaluation may handle, all together.
+const EFFORT_MAX: usize = 16 * 1024 * 1024;
+/// What is smaller than this is not counted: fuel bounds how many there can be.
+const EFFORT_FREE: usize = 1_024;
 
 /// What minijinja brings and is kept. `format` is ours; `safe` and `pprint` have no use here.
 const KEPT_FILTERS: &[&str] = &[
@@ -183,18 +183,21 @@ pub(super) fn refused(message: impl Into<std::borrow::Cow<'static, str>>) -> Err
     Error::new(ErrorKind::InvalidOperation, message)
 }
 
-/// `value` itself; an error when it is undefined.
-fn need(value: Value, text: &str) -> Result<Value, Error> {
+/// `value` itself; an error when it is undefined, or too large to go on with.
+fn need(state: &mut State, value: Value, text: &str) -> Result<Value, Error> {
     match value.kind() {
         ValueKind::Undefined => {
             Err(Error::new(ErrorKind::UndefinedError, format!("{text} has no value")))
         }
         ValueKind::Invalid => Err(refused(value.to_string())),
-        _ => Ok(value),
+        _ => sized(state, value),
     }
 }
 
 /// `value` itself; an error when it is too large to go on with.
+///
+/// What an operator or a filter does with a value takes time in proportion to its size, and fuel
+/// does not count that. So every value is weighed where it enters an operation.
 fn sized(state: &mut State, value: Value) -> Result<Value, Error> {
     match value.kind() {
         ValueKind::String => {
@@ -205,16 +208,16 @@ fn sized(state: &mut State, value: Value) -> Result<Value, Error> {
             spend(state, bytes)?;
         }
         ValueKind::Seq | ValueKind::Iterable | ValueKind::Map => {
-            if value.len().is_none_or(|entries| entries > SEQUENCE_MAX) {
-                return Err(refused(format!("the list has more than {SEQUENCE_MAX} entries")));
-            }
-            spend(state, value.len().unwrap_or(0))?;
+            let mut left = WEIGHT_MAX;
+            value::weigh(&value, &mut left)?;
+            spend(state, WEIGHT_MAX - left)?;
         }
         _ => {}
     }
     Ok(value)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "minijinja hands its arguments over")]
 fn concat(state: &mut State, parts: Rest<Value>) -> Result<String, Error> {
     let mut out = String::new();
     for part in parts.iter() {
@@ -224,15 +227,15 @@ fn concat(state: &mut State, parts: Rest<Value>) -> Result<String, Error> {
     Ok(out)
 }
 
-/// Counts `bytes` made on the way; an error when an evaluation makes too many.
-pub(super) fn spend(state: &mut State, bytes: usize) -> Result<(), Error> {
+/// Counts `effort`, in bytes or entries; an error when an evaluation takes too much.
+fn spend(state: &mut State, effort: usize) -> Result<(), Error> {
     const KEY: &str = "spent";
-    if bytes <= SCRATCH_FREE {
+    if effort <= EFFORT_FREE {
         return Ok(());
     }
-    let spent = state.get_temp(KEY).and_then(|spent| spent.as_usize()).unwrap_or(0) + bytes;
-    if spent > SCRATCH_MAX {
-        return Err(refused("the expression makes too much text on its way"));
+    let spent = state.get_temp(KEY).and_then(|spent| spent.as_usize()).unwrap_or(0) + effort;
+    if spent > EFFORT_MAX {
+        return Err(refused("the expression handles too much data on its way"));
     }
     state.set_temp(KEY, Value::from(spent));
     Ok(())

@@ -103,7 +103,8 @@ fn indent(text: &str, width: Option<usize>, first: Option<bool>) -> Result<Strin
     Ok(out)
 }
 
-fn join(list: Value, between: Option<&str>, kwargs: Kwargs) -> Result<String, Error> {
+#[expect(clippy::needless_pass_by_value, reason = "minijinja hands its arguments over")]
+fn join(list: &Value, between: Option<&str>, kwargs: Kwargs) -> Result<String, Error> {
     let attribute: Option<String> = kwargs.get("attribute")?;
     kwargs.assert_all_used()?;
     let between = between.unwrap_or_default();
@@ -121,8 +122,8 @@ fn join(list: Value, between: Option<&str>, kwargs: Kwargs) -> Result<String, Er
     Ok(out)
 }
 
-fn json(value: Value, indent: Option<usize>) -> Result<String, Error> {
-    let json = to_json(&value)?;
+fn json(value: &Value, indent: Option<usize>) -> Result<String, Error> {
+    let json = to_json(value)?;
     let text = match indent {
         None | Some(0) => Ok(json.to_string()),
         Some(_) => serde_json::to_string_pretty(&json).map_err(|error| refused(error.to_string())),
@@ -157,10 +158,10 @@ fn regex(pattern: &str) -> Result<Regex, Error> {
 }
 
 /// The first match, or its group `group` (a number or a name); none when there is none.
-fn regex_search(text: &str, pattern: &str, group: Option<Value>) -> Result<Value, Error> {
+fn regex_search(text: &str, pattern: &str, group: Option<&Value>) -> Result<Value, Error> {
     let regex = regex(pattern)?;
     let Some(found) = regex.captures(text) else { return Ok(Value::from(())) };
-    let part = match &group {
+    let part = match group {
         None => found.get(0),
         Some(name) => match (name.as_usize(), name.as_str()) {
             (Some(number), _) if number < found.len() => found.get(number),
@@ -213,14 +214,14 @@ fn slug(text: &str) -> String {
     out
 }
 
-fn string(value: Value) -> Result<String, Error> {
+fn string(value: &Value) -> Result<String, Error> {
     let mut out = String::new();
-    write_text(&mut out, &value, RENDERED_MAX)?;
+    write_text(&mut out, value, RENDERED_MAX)?;
     Ok(out)
 }
 
 /// Percent-encodes everything but the unreserved characters (RFC 3986 §2.3).
-fn urlencode(value: Value) -> Result<String, Error> {
+fn urlencode(value: &Value) -> Result<String, Error> {
     let text = string(value)?;
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {

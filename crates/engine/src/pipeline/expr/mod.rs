@@ -15,7 +15,7 @@ use minijinja::machinery::{parse, parse_expr};
 use minijinja::{Environment, Expression, Value};
 use serde_json::Value as Json;
 
-pub use engine::{FUEL, RENDERED_MAX, SEQUENCE_MAX};
+pub use engine::{FUEL, RENDERED_MAX, WEIGHT_MAX};
 pub use rewrite::{ROOTS, Use};
 pub use syntax::{Fault, TAGS_MAX, TEXT_MAX, TOKENS_MAX};
 pub use times::{parse_duration, print_utc};

@@ -5,7 +5,7 @@
 //!
 //! - *strict*: a name that has no value is an error wherever it is used, except under `is defined`
 //!   and `default()`. Every look-up becomes `_need(look-up, "its text")`.
-//! - *bounded*: `+` and `*` on texts and lists pass through `_sized`, `~` becomes `_concat`.
+//! - *bounded*: whatever can be large passes through `_need` or `_sized`; `~` becomes `_concat`.
 //! - *known*: filters, tests, functions and names are looked up here, before the first run.
 //!
 //! The walk also notes which names are read ([`Use`]), for the checks of a pipeline.
@@ -128,14 +128,14 @@ impl<'a> Rewriter<'a> {
             Expr::List(list) => self.list(&list.items),
             Expr::Tuple(tuple) => self.list(&tuple.items),
             Expr::Map(map) => {
-                self.put("{ ");
+                self.put("_sized({ ");
                 for (key, value) in map.keys.iter().zip(&map.values) {
                     self.expr(key);
                     self.put(": ");
                     self.expr(value);
                     self.put(", ");
                 }
-                self.put("}");
+                self.put("})");
             }
         }
     }
@@ -147,12 +147,12 @@ impl<'a> Rewriter<'a> {
     }
 
     fn list(&mut self, entries: &[Expr<'a>]) {
-        self.put("[");
+        self.put("_sized([");
         for entry in entries {
             self.expr(entry);
             self.put(", ");
         }
-        self.put("]");
+        self.put("])");
     }
 
     /// Writes a look-up as it is, its value may be undefined; notes the names.
@@ -244,11 +244,7 @@ impl<'a> Rewriter<'a> {
             BinOpKind::Concat => ("_concat(", ", "),
             BinOpKind::Add => ("_sized(", " + "),
             BinOpKind::Mul => ("_sized(", " * "),
-            BinOpKind::Pow => {
-                // `**` leans to the right: keep the tree's own shape.
-                operands = vec![&last.left, &last.right];
-                ("(", " ** ")
-            }
+            BinOpKind::Pow => ("(", " ** "),
             BinOpKind::Sub => ("(", " - "),
             BinOpKind::Div => ("(", " / "),
             BinOpKind::FloorDiv => ("(", " // "),
@@ -285,16 +281,14 @@ impl<'a> Rewriter<'a> {
         let Expr::Filter(filter) = expr else { return };
         // `first`, `last` and the like give nothing for an empty list.
         let may_be_absent = matches!(filter.name, "first" | "last" | "attr" | "min" | "max");
-        if may_be_absent {
-            self.put("_need(");
-        }
+        self.put(if may_be_absent { "_need(" } else { "_sized(" });
         self.filter_chain(expr);
         if may_be_absent {
             self.put(", ");
             let text = describe(expr);
             self.text(&text);
-            self.put(")");
         }
+        self.put(")");
     }
 
     /// Writes `value | filter(…)`; for a filter without a value (as in `{% filter upper %}`) only
@@ -307,8 +301,9 @@ impl<'a> Rewriter<'a> {
         }
         match &filter.expr {
             None => {}
-            Some(inner @ Expr::Filter(_)) => {
-                self.tolerant(inner, is_default(filter.name));
+            // Behind the tag of a block the chain has no value to begin with: nothing to wrap.
+            Some(inner @ Expr::Filter(_)) if has_no_value(inner) => {
+                self.filter_chain(inner);
                 self.put(" | ");
             }
             Some(inner) => {
@@ -388,9 +383,10 @@ impl<'a> Rewriter<'a> {
                 self.put(attr.name);
             }
             Expr::GetAttr(attr) => {
-                let hint = match engine::is_filter(attr.name) {
-                    true => format!(" Use the filter: `value | {}`.", attr.name),
-                    false => String::new(),
+                let hint = if engine::is_filter(attr.name) {
+                    format!(" Use the filter: `value | {}`.", attr.name)
+                } else {
+                    String::new()
                 };
                 return self.fault(expr, format!("values have no method {:?}.{hint}", attr.name));
             }
@@ -621,6 +617,14 @@ impl<'a> Rewriter<'a> {
             }
             _ => self.fault(target, "cannot be assigned to"),
         }
+    }
+}
+
+/// Whether `expr` is a chain of filters that begins with a filter, as in `{% filter a | b %}`.
+fn has_no_value(expr: &Expr<'_>) -> bool {
+    match expr {
+        Expr::Filter(filter) => filter.expr.as_ref().is_none_or(has_no_value),
+        _ => false,
     }
 }
 

@@ -44,7 +44,10 @@ fn convert(value: &Value, depth: usize, left: &mut usize) -> Result<Json, Error>
             .checked_sub(1)
             .ok_or_else(|| refused(format!("the result is nested deeper than {DEPTH_MAX}")))
     };
-    take(left, 1)?;
+    // Every entry costs something, so that a list of nothings is bounded too; a text its length.
+    if value.kind() != ValueKind::String {
+        take(left, 1)?;
+    }
     Ok(match value.kind() {
         ValueKind::Undefined => {
             return Err(Error::new(ErrorKind::UndefinedError, "the result has no value"));
@@ -97,6 +100,41 @@ fn number(value: &Value) -> Result<Number, Error> {
     }
     let number = f64::try_from(value.clone())?;
     Number::from_f64(number).ok_or_else(|| refused("the number is infinite or not a number"))
+}
+
+/// Takes the number of values in `value` from `left`.
+///
+/// # Errors
+///
+/// When there are more, or they are nested deeper than [`DEPTH_MAX`].
+pub(super) fn weigh(value: &Value, left: &mut usize) -> Result<(), Error> {
+    weigh_at(value, DEPTH_MAX, left)
+}
+
+fn weigh_at(value: &Value, depth: usize, left: &mut usize) -> Result<(), Error> {
+    let heavy = || refused("the list or map has too many entries");
+    *left = left.checked_sub(1).ok_or_else(heavy)?;
+    let is_map = match value.kind() {
+        ValueKind::Map => true,
+        ValueKind::Seq | ValueKind::Iterable => false,
+        _ => return Ok(()),
+    };
+    // Before walking: a lazy list can be long and cost nothing until then.
+    if value.len().is_some_and(|entries| entries > *left) {
+        return Err(heavy());
+    }
+    let depth = depth
+        .checked_sub(1)
+        .ok_or_else(|| refused(format!("the value is nested deeper than {DEPTH_MAX}")))?;
+    for entry in value.try_iter()?.checked() {
+        let entry = entry?;
+        if is_map {
+            weigh_at(&value.get_item(&entry)?, depth, left)?;
+        } else {
+            weigh_at(&entry, depth, left)?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes `value` as it stands in a text: a text as it is, everything else as JSON.

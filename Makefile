@@ -1,0 +1,75 @@
+# Every verb a person or CI says. Plain `make` prints them.
+.DEFAULT_GOAL := help
+.PHONY: help run build test check fmt lint doc deps sqlx sqlx-check env-example audit scripts-check \
+	docker-build docker-up docker-dev docker-down docker-logs clean
+SHELL := /bin/sh
+
+# Arguments for the verb: make run ARGS='--port 8090', make test ARGS='-p orchestrator-engine'
+ARGS ?=
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+help: ## What can be said here
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+run: deps ## Install what is missing, build, and run the whole system here (Ctrl-C ends it)
+	cargo build --release --locked -p orchestrator-cli
+	exec $(TARGET)/release/orchestrator dev $(ARGS)
+
+build: ## Build everything, unoptimised
+	cargo build --locked --bins
+
+test: deps ## All tests, on throwaway Postgres and Redis servers (ARGS go to cargo test)
+	ops/scripts/test-venv.sh
+	cargo build --locked --bins
+	@$(TARGET)/debug/orchestrator servers --throwaway -- cargo test --locked --workspace $(ARGS)
+
+check: fmt-check lint sqlx-check doc scripts-check ## Everything CI refuses, except tests
+
+fmt: ## Format the code
+	cargo fmt
+
+.PHONY: fmt-check
+fmt-check:
+	cargo fmt --check
+
+lint: ## Clippy, no warnings
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+doc: ## The documentation of the code, no warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
+
+sqlx: ## Write .sqlx/ anew, after a change of a query or a migration
+	ops/scripts/sqlx.sh write
+
+sqlx-check: ## Refuse an outdated .sqlx/
+	ops/scripts/sqlx.sh check
+
+env-example: ## Write .env.example anew, after a change of the table of settings
+	UPDATE_ENV_EXAMPLE=1 cargo test --locked -p orchestrator-engine --lib the_example_file
+
+scripts-check: ## Scripts, Dockerfile, compose files, alert rules, as far as their checkers are here
+	ops/scripts/check-files.sh
+
+audit: ## Licences and advisories of what we depend on
+	cargo deny check
+
+deps: ## Install PostgreSQL, Redis and python3-venv where they are missing
+	@ops/scripts/install-deps.sh
+
+docker-build: ## Build the images
+	docker compose build
+
+docker-up: ## Start everything in containers, and wait until it is healthy
+	docker compose up --build --detach --wait
+
+docker-dev: ## The same with the source mounted and debug logs
+	docker compose -f docker-compose.yml -f docker-compose.dev.yml up --build
+
+docker-logs: ## Follow the containers' logs
+	docker compose logs --follow
+
+docker-down: ## Stop the containers; data are kept
+	docker compose down
+
+clean: ## Remove what was built (not .orchestrator/, which holds data)
+	cargo clean
