@@ -52,8 +52,13 @@ pub async fn frame(State(api): State<Api>, mut request: Request, next: Next) -> 
     let begun = tokio::time::Instant::now();
     let span = tracing::info_span!("request", %request_id, %method, %path);
     let mut response = async {
-        let answered = tokio::time::timeout(REQUEST_MAX, next.run(request)).await;
-        let response = answered.unwrap_or_else(|_| Problem::timeout().into_response());
+        let response = if path.contains("%00") {
+            // Postgres keeps no such text, so there is nothing that it could name.
+            Problem::bad_request("the path holds the character U+0000").into_response()
+        } else {
+            let answered = tokio::time::timeout(REQUEST_MAX, next.run(request)).await;
+            answered.unwrap_or_else(|_| Problem::timeout().into_response())
+        };
         let status = response.status().as_u16();
         let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         if status >= 500 {

@@ -63,8 +63,34 @@ pub fn description() -> OpenApiRouter<Api> {
     OpenApiRouter::with_openapi(above)
 }
 
+/// Gives every operation a name of its own, from its method and path: `post_tasks_by_id_pause`.
+fn name_operations(description: &mut utoipa::openapi::OpenApi) {
+    for (path, item) in &mut description.paths.paths {
+        let words: Vec<_> = path
+            .split('/')
+            .filter(|word| !word.is_empty())
+            .map(|word| match word.strip_prefix('{').and_then(|word| word.strip_suffix('}')) {
+                Some(parameter) => format!("by_{parameter}"),
+                None => word.replace(['.', '-'], "_"),
+            })
+            .collect();
+        let words = if words.is_empty() { "root".to_owned() } else { words.join("_") };
+        for (method, operation) in [
+            ("get", &mut item.get),
+            ("post", &mut item.post),
+            ("patch", &mut item.patch),
+            ("delete", &mut item.delete),
+        ] {
+            if let Some(operation) = operation {
+                operation.operation_id = Some(format!("{method}_{words}"));
+            }
+        }
+    }
+}
+
 /// `/openapi.json`, and `/docs`, whose scripts and styles are in the binary.
-pub fn pages(description: utoipa::openapi::OpenApi) -> Router<Api> {
+pub fn pages(mut description: utoipa::openapi::OpenApi) -> Router<Api> {
+    name_operations(&mut description);
     let document = axum::Json(description);
     let config = utoipa_swagger_ui::Config::from("/openapi.json");
     Router::from(SwaggerUi::new("/docs").config(config))

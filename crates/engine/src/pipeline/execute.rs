@@ -65,6 +65,14 @@ struct Earlier {
     last: StepRecord,
 }
 
+/// Where a step stands when the executor comes to it.
+enum Resumed {
+    /// It is done; with its output when it succeeded.
+    Done(Option<Json>),
+    /// It is to be done, as attempt number `attempt`; `used` attempts count against its `retry`.
+    Open { attempt: i32, used: i32 },
+}
+
 struct Execution<'a> {
     info: RunInfo,
     max_attempts: i32,
@@ -144,41 +152,20 @@ impl<'a> Execution<'a> {
 
     /// Does one step; returns its output when it succeeded, now or in an earlier attempt.
     async fn step(&mut self, step: &Step, error: Option<&RunError>) -> Result<Option<Json>, End> {
-        let mut attempt = 1;
-        let mut used = 0;
-        if let Some(earlier) = self.earlier.remove(&step.path) {
-            attempt = earlier.attempts.saturating_add(1);
-            used = earlier.used;
-            let last = earlier.last;
-            match last.status {
-                StepStatus::Succeeded => {
-                    let output = last.output.unwrap_or_default();
-                    self.publish(step, &output);
-                    return Ok(Some(output));
-                }
-                StepStatus::Skipped => {
-                    self.publish(step, &Json::Null);
-                    return Ok(None);
-                }
-                StepStatus::Failed if last.output.is_some() => {
-                    let error = last.error.unwrap_or_else(|| unknown_error(step));
-                    return self.go_on(step, &error).await;
-                }
-                StepStatus::Running => {
-                    if let Some(end) = self.abandoned(step, last, used).await {
-                        return end;
-                    }
-                }
-                StepStatus::Failed | StepStatus::Canceled => {}
-            }
-        }
+        let (attempt, used) = match self.resume(step).await? {
+            Resumed::Done(output) => return Ok(output),
+            Resumed::Open { attempt, used } => (attempt, used),
+        };
         if self.cancel.is_cancelled() {
             return Err(End::Canceled);
         }
         let now = self.clock.now();
         let scope = self.scope.as_ref().map(|scope| {
             let scope = scope.clone().at(now);
-            error.map_or(scope.clone(), |error| scope.with_error(error))
+            match error {
+                Some(error) => scope.with_error(error),
+                None => scope,
+            }
         });
         let mut record = StepRecord {
             path: step.path.clone(),
@@ -211,6 +198,35 @@ impl<'a> Execution<'a> {
             Err(failure) => return self.failed(step, record, failure, used).await,
         };
         self.perform(step, record, input, used).await
+    }
+
+    /// What earlier attempts have left to do of the step.
+    async fn resume(&mut self, step: &Step) -> Result<Resumed, End> {
+        let Some(Earlier { attempts, used, last }) = self.earlier.remove(&step.path) else {
+            return Ok(Resumed::Open { attempt: 1, used: 0 });
+        };
+        match last.status {
+            StepStatus::Succeeded => {
+                let output = last.output.unwrap_or_default();
+                self.publish(step, &output);
+                return Ok(Resumed::Done(Some(output)));
+            }
+            StepStatus::Skipped => {
+                self.publish(step, &Json::Null);
+                return Ok(Resumed::Done(None));
+            }
+            StepStatus::Failed if last.output.is_some() => {
+                let error = last.error.unwrap_or_else(|| unknown_error(step));
+                return self.go_on(step, &error).await.map(Resumed::Done);
+            }
+            StepStatus::Running => {
+                if let Some(end) = self.abandoned(step, last, used).await {
+                    return end.map(Resumed::Done);
+                }
+            }
+            StepStatus::Failed | StepStatus::Canceled => {}
+        }
+        Ok(Resumed::Open { attempt: attempts.saturating_add(1), used })
     }
 
     /// Makes what is done durable, calls the tool and records what came of it.

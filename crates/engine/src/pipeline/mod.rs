@@ -18,6 +18,7 @@ pub mod expr;
 mod input;
 pub mod model;
 mod outcome;
+mod read;
 mod redact;
 mod schema;
 mod scope;

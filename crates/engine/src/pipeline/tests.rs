@@ -194,6 +194,25 @@ async fn a_run_of_one_step_needs_no_checkpoint() {
 }
 
 #[tokio::test]
+async fn one_pipeline_is_shared_by_runs_on_many_threads() {
+    let payload = json!({"params": {"n": 1}, "pipeline": [
+        {"uses": "t.echo", "with": {"n": "${params.n}", "text": "{% if true %}${params.n}{% endif %}"}},
+    ]});
+    let pipeline = Arc::new(load(&payload));
+    let runs = (0..8).map(|n| {
+        let pipeline = Arc::clone(&pipeline);
+        tokio::spawn(async move {
+            let mut ctx = context(Vec::new());
+            ctx.params.insert("n".into(), json!(n));
+            run(&pipeline, ctx, &Tools::default(), &Memory::default()).await
+        })
+    });
+    for (n, outcome) in futures::future::join_all(runs).await.into_iter().enumerate() {
+        assert_eq!(output(&outcome.unwrap()), &json!({"n": n, "text": n.to_string()}));
+    }
+}
+
+#[tokio::test]
 async fn what_is_done_is_durable_before_the_next_tool_is_called() {
     let (outcome, _, journal) = run_payload(json!({"pipeline": [
         {"id": "a", "uses": "t.echo"},
@@ -637,4 +656,26 @@ fn unknown_parameters_of_a_run_are_named() {
         found[0].to_string(),
         "/cty: the pipeline declares no parameter \"cty\". Did you mean \"city\"?"
     );
+}
+
+const PAGE: &str = include_str!("../../../../docs/pipelines.md");
+
+#[test]
+fn every_example_of_the_page_for_users_is_a_good_pipeline() {
+    let examples: Vec<_> =
+        PAGE.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert_eq!(examples.len(), 3);
+    for example in examples {
+        load(&serde_json::from_str(example).expect("an example is JSON"));
+    }
+}
+
+#[test]
+fn the_page_for_users_names_every_filter_and_function() {
+    for name in expr::vocabulary() {
+        let is_named = PAGE.contains(&format!("`{name}`"))
+            || PAGE.contains(&format!("`{name}("))
+            || PAGE.contains(&format!("`is {name}("));
+        assert!(is_named, "{name}");
+    }
 }

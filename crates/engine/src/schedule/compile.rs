@@ -16,6 +16,9 @@ use crate::task::{DstFold, JITTER_MAX_SECONDS, ScheduleKind};
 
 const EXPR: &str = "/schedule_expr";
 
+/// 9999-12-31T23:59:59Z: the last that RFC 3339 can write.
+const LAST_SECOND: i64 = 253_402_300_799;
+
 /// Longer than any offset from UTC and any clock change, in seconds.
 const TWO_DAYS: i64 = 2 * 86_400;
 
@@ -65,7 +68,7 @@ impl Schedule {
             exdates: plan.exdates,
             excluded,
             from: spec.starts_at.map_or(i64::MIN, |at| at.timestamp()),
-            until: spec.ends_at.map(|at| at.timestamp()),
+            until: spec.ends_at.map_or(LAST_SECOND, |at| at.timestamp()),
             max_fires: spec.max_fires,
             jitter_max_seconds: spec.policy.jitter_seconds.min(JITTER_MAX_SECONDS),
             summary: String::new(),
@@ -87,7 +90,7 @@ impl Schedule {
         if self.next_fire(begin, |_| ()).is_some() {
             return None;
         }
-        let until = self.until.take();
+        let until = std::mem::replace(&mut self.until, LAST_SECOND);
         let excluded = std::mem::take(&mut self.excluded);
         let problem = if self.next_fire(begin, |_| ()).is_none() {
             let bound = if self.from == i64::MIN { "" } else { " at or after starts_at" };

@@ -158,8 +158,8 @@ pub struct Schedule {
     excluded: Excluded,
     /// No time before this; seconds since 1970.
     from: i64,
-    /// No time after this; seconds since 1970.
-    until: Option<i64>,
+    /// No time after this; seconds since 1970, at most the end of the year 9999.
+    until: i64,
     max_fires: Option<u32>,
     jitter_max_seconds: u32,
     summary: String,
@@ -223,7 +223,7 @@ impl Schedule {
 
     fn next(&self, after: i64) -> Option<Nominal> {
         let after = after.max(self.from.saturating_sub(1));
-        if self.until.is_some_and(|until| until <= after) {
+        if self.until <= after {
             return None;
         }
         let found = self
@@ -232,7 +232,7 @@ impl Schedule {
             .filter_map(|source| source.next_after(self.zone, after))
             .map(|nominal| self.judged(nominal))
             .reduce(|best, other| if other.comes_before(&best) { other } else { best })?;
-        self.until.is_none_or(|until| found.at.timestamp() <= until).then_some(found)
+        (found.at.timestamp() <= self.until).then_some(found)
     }
 
     /// Like [`Schedule::next_fire_after`]; what is left out on the way is shown to `left_out`, of an

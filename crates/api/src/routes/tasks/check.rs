@@ -7,7 +7,7 @@ use orchestrator_engine::pipeline::Pipeline;
 use orchestrator_engine::problem::Problem as Entry;
 use orchestrator_engine::schedule::{Schedule, ScheduleSpec};
 use orchestrator_engine::store::task::Timing;
-use orchestrator_engine::task::{ScheduleKind, TaskSpec};
+use orchestrator_engine::task::{Policy, ScheduleKind, TaskSpec};
 use orchestrator_engine::tool::Catalogue;
 use serde_json::{Value, json};
 
@@ -71,12 +71,6 @@ pub fn check(mut declared: Value, against: &Against<'_>) -> Result<Checked, Vec<
     problems.extend(spec.problems().into_iter().filter(|problem| {
         untouched(problem.pointer.trim_start_matches('/').split('/').next().unwrap_or_default())
     }));
-    if spec.concurrency_key.is_some() {
-        problems.push(Entry::new(
-            "/concurrency_key",
-            "is not available yet: leave it out, or use policy.overlap to keep runs of one task apart",
-        ));
-    }
     let mut timing = None;
     if OF_THE_SCHEDULE.iter().all(|field| untouched(field)) {
         match schedule(&spec, against) {
@@ -111,10 +105,18 @@ fn take_out_server_fields(declared: &mut Value) -> Vec<Entry> {
         .collect()
 }
 
+/// What decides the times of a task: its schedule without what is done about overlap and absence.
+fn times(spec: &TaskSpec) -> ScheduleSpec {
+    let mut schedule = ScheduleSpec::from(spec);
+    let Policy { dst_gap, dst_fold, .. } = schedule.policy;
+    schedule.policy = Policy { dst_gap, dst_fold, ..Policy::default() };
+    schedule
+}
+
 /// When the task is due from now on; `None` when the schedule is the one in force.
 fn schedule(spec: &TaskSpec, against: &Against<'_>) -> Result<Option<Timing>, Vec<Entry>> {
     let declared = ScheduleSpec::from(spec);
-    if against.in_force.is_some_and(|in_force| ScheduleSpec::from(in_force) == declared) {
+    if against.in_force.is_some_and(|in_force| times(in_force) == times(spec)) {
         return Ok(None);
     }
     let schedule = Schedule::compile(&declared, against.created_at)?;

@@ -15,9 +15,11 @@ pub const FUEL: u64 = 200_000;
 /// as JSON.
 pub const RENDERED_MAX: usize = 1024 * 1024;
 /// The most values in a list or map, those inside of it included, as often as they occur.
-pub const WEIGHT_MAX: usize = 1_000_000;
-/// How many bytes of text and entries of lists one evaluation may handle, all together.
+pub const WEIGHT_MAX: usize = 200_000;
+/// How many bytes of text one evaluation may handle, all together; an entry of a list counts as
+/// [`EFFORT_OF_ENTRY`] bytes.
 const EFFORT_MAX: usize = 16 * 1024 * 1024;
+const EFFORT_OF_ENTRY: usize = 16;
 /// What is smaller than this is not counted: fuel bounds how many there can be.
 const EFFORT_FREE: usize = 1_024;
 
@@ -147,6 +149,10 @@ pub(super) fn functions() -> impl Iterator<Item = &'static str> {
     FUNCTIONS.iter().copied()
 }
 
+pub(super) fn own_tests() -> impl Iterator<Item = &'static str> {
+    OWN_TESTS.iter().copied()
+}
+
 pub(super) fn is_filter(name: &str) -> bool {
     FILTERS.contains(name)
 }
@@ -173,11 +179,26 @@ pub(super) static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(||
     env.remove_filter("safe");
     env.add_function("_need", need);
     env.add_function("_sized", sized);
+    env.add_function("_sum", sum);
     env.add_function("_concat", concat);
     filters::add_to(&mut env);
     times::add_to(&mut env);
     env
 });
+
+/// What is wrong with the constant argument `text` of a filter or test, if that can be told.
+pub(super) fn argument_fault(name: &str, text: &str) -> Option<String> {
+    let result = match name {
+        "plus" | "minus" => times::parse_duration(text).map(drop).map_err(refused),
+        "in_zone" => times::parse_zone(text).map(drop),
+        "format" => times::parse_format(text).map(drop),
+        "regex_search" | "regex_findall" | "regex_replace" | "matching" => {
+            filters::regex(text).map(drop)
+        }
+        _ => Ok(()),
+    };
+    result.err().map(|error| error.detail().unwrap_or("wrong argument").to_owned())
+}
 
 pub(super) fn refused(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::InvalidOperation, message)
@@ -210,9 +231,22 @@ fn sized(state: &mut State, value: Value) -> Result<Value, Error> {
         ValueKind::Seq | ValueKind::Iterable | ValueKind::Map => {
             let mut left = WEIGHT_MAX;
             value::weigh(&value, &mut left)?;
-            spend(state, WEIGHT_MAX - left)?;
+            let weight = WEIGHT_MAX - left;
+            if weight > EFFORT_FREE {
+                spend(state, weight * EFFORT_OF_ENTRY)?;
+            }
         }
         _ => {}
+    }
+    Ok(value)
+}
+
+/// The sum `value`; one of lists is copied, because minijinja's is a list of lists of lists … and
+/// slower with each `+`.
+fn sum(state: &mut State, value: Value) -> Result<Value, Error> {
+    let value = sized(state, value)?;
+    if matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) {
+        return Ok(Value::from(value.try_iter()?.checked().collect::<Result<Vec<_>, _>>()?));
     }
     Ok(value)
 }

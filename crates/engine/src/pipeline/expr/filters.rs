@@ -139,7 +139,7 @@ fn parse_json(text: &str) -> Result<Value, Error> {
 }
 
 /// The compiled `pattern`. Patterns repeat from run to run and are dear to compile.
-fn regex(pattern: &str) -> Result<Regex, Error> {
+pub(super) fn regex(pattern: &str) -> Result<Regex, Error> {
     static KEPT: LazyLock<Mutex<LruCache<String, Regex>>> =
         LazyLock::new(|| Mutex::new(LruCache::new(PATTERNS_KEPT)));
     let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);

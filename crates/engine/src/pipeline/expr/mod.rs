@@ -7,6 +7,7 @@
 mod engine;
 mod filters;
 mod rewrite;
+mod statements;
 mod syntax;
 mod times;
 mod value;
@@ -17,7 +18,7 @@ use serde_json::Value as Json;
 
 pub use engine::{FUEL, RENDERED_MAX, WEIGHT_MAX};
 pub use rewrite::{ROOTS, Use};
-pub use syntax::{Fault, TAGS_MAX, TEXT_MAX, TOKENS_MAX};
+pub use syntax::{BRACKETS_MAX, Fault, TAGS_MAX, TEXT_MAX, TOKENS_MAX};
 pub use times::{parse_duration, print_utc};
 pub use value::{DEPTH_MAX, from_json, json_len};
 
@@ -77,6 +78,34 @@ const QUOTED_MAX: usize = 120;
 #[must_use]
 pub fn is_plain(text: &str) -> bool {
     syntax::is_plain(text)
+}
+
+/// Compiles a condition that stands by itself, such as the filter of an event subscription: one
+/// `${…}`, in which only the names `roots` have a value.
+///
+/// # Errors
+///
+/// Everything that is wrong with it, each in a sentence with its place.
+pub fn compile_condition(text: &str, roots: &[&str]) -> Result<Text, Vec<String>> {
+    let (compiled, uses) = Text::compile(text)
+        .map_err(|faults| faults.iter().map(|fault| fault.describe(text)).collect::<Vec<_>>())?;
+    if !compiled.is_single() {
+        return Err(vec!["must be one expression in ${…}".to_owned()]);
+    }
+    let faults: Vec<_> = uses
+        .iter()
+        .filter(|name| !roots.contains(&name.root.as_str()))
+        .map(|name| {
+            let message = format!("{} has no value here, only {}", name.root, roots.join(", "));
+            Fault { at: Some(name.at), message }.describe(text)
+        })
+        .collect();
+    if faults.is_empty() { Ok(compiled) } else { Err(faults) }
+}
+
+/// The filters and functions there are, and our own tests.
+pub fn vocabulary() -> impl Iterator<Item = &'static str> {
+    engine::filters().chain(engine::functions()).chain(engine::own_tests())
 }
 
 impl Text {

@@ -13,7 +13,7 @@
 use std::fmt::Write as _;
 
 use minijinja::Value;
-use minijinja::machinery::ast::{BinOpKind, CallArg, CompareOpKind, Expr, Stmt, UnaryOpKind};
+use minijinja::machinery::ast::{BinOpKind, CallArg, CompareOpKind, Expr, UnaryOpKind};
 
 use super::engine;
 use super::syntax::Fault;
@@ -44,7 +44,7 @@ pub(super) struct Rewriter<'a> {
     pub(super) uses: Vec<Use>,
     pub(super) faults: Vec<Fault>,
     /// Names made by `{% for %}`, `{% set %}` and `{% with %}`, innermost last.
-    locals: Vec<Vec<&'a str>>,
+    pub(super) locals: Vec<Vec<&'a str>>,
 }
 
 impl<'a> Rewriter<'a> {
@@ -52,15 +52,15 @@ impl<'a> Rewriter<'a> {
         Self { out: String::new(), uses: Vec::new(), faults: Vec::new(), locals: vec![Vec::new()] }
     }
 
-    fn fault(&mut self, expr: &Expr<'a>, message: impl Into<String>) {
+    pub(super) fn fault(&mut self, expr: &Expr<'a>, message: impl Into<String>) {
         self.faults.push(Fault::at(expr.span().start_offset as usize, message));
     }
 
-    fn put(&mut self, text: &str) {
+    pub(super) fn put(&mut self, text: &str) {
         self.out.push_str(text);
     }
 
-    fn is_local(&self, name: &str) -> bool {
+    pub(super) fn is_local(&self, name: &str) -> bool {
         self.locals.iter().any(|frame| frame.contains(&name))
     }
 
@@ -242,7 +242,7 @@ impl<'a> Rewriter<'a> {
         operands.reverse();
         let (open, between) = match last.op {
             BinOpKind::Concat => ("_concat(", ", "),
-            BinOpKind::Add => ("_sized(", " + "),
+            BinOpKind::Add => ("_sum(", " + "),
             BinOpKind::Mul => ("_sized(", " * "),
             BinOpKind::Pow => ("(", " ** "),
             BinOpKind::Sub => ("(", " - "),
@@ -293,7 +293,7 @@ impl<'a> Rewriter<'a> {
 
     /// Writes `value | filter(…)`; for a filter without a value (as in `{% filter upper %}`) only
     /// `filter(…)`.
-    fn filter_chain(&mut self, expr: &Expr<'a>) {
+    pub(super) fn filter_chain(&mut self, expr: &Expr<'a>) {
         let Expr::Filter(filter) = expr else { return };
         if !engine::is_filter(filter.name) {
             let message = unknown("filter", filter.name, engine::filters());
@@ -314,6 +314,7 @@ impl<'a> Rewriter<'a> {
         }
         self.put(filter.name);
         self.name_argument(expr, filter.name, &filter.args);
+        self.first_argument(expr, filter.name, &filter.args);
         self.args(&filter.args);
     }
 
@@ -326,6 +327,16 @@ impl<'a> Rewriter<'a> {
             Expr::Filter(_) if may_be_absent => self.filter_chain(inner),
             Expr::Filter(_) => self.filter(inner),
             _ => self.expr(inner),
+        }
+    }
+
+    /// Checks a first argument that is a constant text: a duration, a zone, a pattern.
+    fn first_argument(&mut self, expr: &Expr<'a>, name: &str, args: &[CallArg<'a>]) {
+        if let Some(CallArg::Pos(Expr::Const(first))) = args.first()
+            && let Some(text) = first.value.as_str()
+            && let Some(message) = engine::argument_fault(name, text)
+        {
+            self.fault(expr, message);
         }
     }
 
@@ -354,6 +365,7 @@ impl<'a> Rewriter<'a> {
             let message = unknown("test", test.name, engine::tests());
             self.fault(expr, message);
         }
+        self.first_argument(expr, test.name, &test.args);
         self.put("(");
         self.tolerant(&test.expr, matches!(test.name, "defined" | "undefined"));
         self.put(" is ");
@@ -445,7 +457,7 @@ impl<'a> Rewriter<'a> {
     }
 
     /// Writes a quoted text.
-    fn text(&mut self, text: &str) {
+    pub(super) fn text(&mut self, text: &str) {
         self.out.push('"');
         for c in text.chars() {
             if matches!(c, '"' | '\\') {
@@ -454,169 +466,6 @@ impl<'a> Rewriter<'a> {
             self.out.push(c);
         }
         self.out.push('"');
-    }
-}
-
-/// Statements: what stands in `{% … %}`.
-impl<'a> Rewriter<'a> {
-    pub(super) fn stmts(&mut self, stmts: &[Stmt<'a>]) {
-        for stmt in stmts {
-            self.stmt(stmt);
-        }
-    }
-
-    fn stmt(&mut self, stmt: &Stmt<'a>) {
-        match stmt {
-            Stmt::Template(template) => self.stmts(&template.children),
-            Stmt::EmitExpr(emit) => {
-                self.put("${ ");
-                self.expr(&emit.expr);
-                self.put(" }");
-            }
-            Stmt::EmitRaw(raw) => {
-                self.put("${ ");
-                self.text(raw.raw);
-                self.put(" }");
-            }
-            Stmt::ForLoop(_) => self.for_loop(stmt),
-            Stmt::IfCond(cond) => {
-                self.put("{% if ");
-                self.expr(&cond.expr);
-                self.put(" %}");
-                self.stmts(&cond.true_body);
-                self.put("{% else %}");
-                self.stmts(&cond.false_body);
-                self.put("{% endif %}");
-            }
-            Stmt::WithBlock(with) => {
-                self.locals.push(Vec::new());
-                self.put("{% with ");
-                for (n, (target, value)) in with.assignments.iter().enumerate() {
-                    self.put(if n > 0 { ", (" } else { "(" });
-                    self.target(target);
-                    self.put(") = ");
-                    self.expr(value);
-                }
-                self.put(" %}");
-                self.stmts(&with.body);
-                self.put("{% endwith %}");
-                self.locals.pop();
-            }
-            Stmt::Set(set) => {
-                self.put("{% set ");
-                let start = self.out.len();
-                self.expr(&set.expr);
-                let value = self.out.split_off(start);
-                self.target(&set.target);
-                self.put(" = ");
-                self.put(&value);
-                self.put(" %}");
-            }
-            Stmt::SetBlock(set) => {
-                self.put("{% set ");
-                self.target(&set.target);
-                if let Some(filter) = &set.filter {
-                    self.put(" | ");
-                    self.filter_chain(filter);
-                }
-                self.put(" %}");
-                self.stmts(&set.body);
-                self.put("{% endset %}");
-            }
-            Stmt::FilterBlock(block) => {
-                self.put("{% filter ");
-                self.filter_chain(&block.filter);
-                self.put(" %}");
-                self.stmts(&block.body);
-                self.put("{% endfilter %}");
-            }
-            Stmt::Continue(_) => self.put("{% continue %}"),
-            Stmt::Break(_) => self.put("{% break %}"),
-            Stmt::AutoEscape(tag) => self.refuse("autoescape", tag.span().start_offset),
-            Stmt::Block(tag) => self.refuse("block", tag.span().start_offset),
-            Stmt::Import(tag) => self.refuse("import", tag.span().start_offset),
-            Stmt::FromImport(tag) => self.refuse("from", tag.span().start_offset),
-            Stmt::Extends(tag) => self.refuse("extends", tag.span().start_offset),
-            Stmt::Include(tag) => self.refuse("include", tag.span().start_offset),
-            Stmt::Macro(tag) => self.refuse("macro", tag.span().start_offset),
-            Stmt::CallBlock(tag) => self.refuse("call", tag.span().start_offset),
-            Stmt::Do(tag) => self.refuse("do", tag.span().start_offset),
-        }
-    }
-
-    fn refuse(&mut self, tag: &str, at: u32) {
-        self.faults.push(Fault::at(
-            at as usize,
-            format!("`{tag}` cannot be used here: there are for, if, set, with, filter and raw"),
-        ));
-    }
-
-    fn for_loop(&mut self, stmt: &Stmt<'a>) {
-        let Stmt::ForLoop(for_loop) = stmt else { return };
-        if for_loop.recursive {
-            return self.refuse("recursive", for_loop.span().start_offset);
-        }
-        self.put("{% for ");
-        let start = self.out.len();
-        self.expr(&for_loop.iter);
-        let iter = self.out.split_off(start);
-        self.locals.push(vec!["loop"]);
-        self.target(&for_loop.target);
-        self.put(" in ");
-        self.put(&iter);
-        if let Some(filter) = &for_loop.filter_expr {
-            self.put(" if ");
-            self.expr(filter);
-        }
-        self.put(" %}");
-        self.stmts(&for_loop.body);
-        self.locals.pop();
-        if !for_loop.else_body.is_empty() {
-            self.put("{% else %}");
-            self.stmts(&for_loop.else_body);
-        }
-        self.put("{% endfor %}");
-    }
-
-    /// Writes what is assigned to, and makes its names known.
-    fn target(&mut self, target: &Expr<'a>) {
-        match target {
-            Expr::Var(var) => {
-                if ROOTS.contains(&var.id) || var.id.starts_with('_') {
-                    self.fault(target, format!("{:?} cannot be assigned to", var.id));
-                }
-                self.put(var.id);
-                if let Some(frame) = self.locals.last_mut() {
-                    frame.push(var.id);
-                }
-            }
-            // `{% set ns.count = … %}` on a namespace().
-            Expr::GetAttr(attr) => match &attr.expr {
-                Expr::Var(var) if self.is_local(var.id) => {
-                    self.put(var.id);
-                    self.put(".");
-                    self.put(attr.name);
-                }
-                _ => self.fault(target, "only an attribute of a namespace() can be assigned to"),
-            },
-            Expr::List(list) => {
-                for (n, entry) in list.items.iter().enumerate() {
-                    self.put(if n > 0 { ", " } else { "" });
-                    match entry {
-                        Expr::List(_) => {
-                            self.put("(");
-                            self.target(entry);
-                            self.put(")");
-                        }
-                        _ => self.target(entry),
-                    }
-                }
-                if list.items.len() == 1 {
-                    self.put(",");
-                }
-            }
-            _ => self.fault(target, "cannot be assigned to"),
-        }
     }
 }
 

@@ -13,6 +13,8 @@ pub const TEXT_MAX: usize = 64 * 1024;
 /// The most tokens in one `${…}` or `{% … %}`. It bounds how deep a syntax tree can grow, and with
 /// it the stack that walking the tree takes.
 pub const TOKENS_MAX: usize = 1_000;
+/// How deep brackets of any kind may stand in each other, for the same reason.
+pub const BRACKETS_MAX: usize = 24;
 /// The most `{% … %}` tags in one text, for the same reason.
 pub const TAGS_MAX: usize = 200;
 
@@ -155,6 +157,7 @@ impl<'t> Splitter<'t> {
         let mut tokens = Tokenizer::new(&self.text[from..], "text", false, SYNTAX.clone());
         let mut open = None;
         let mut length = 0;
+        let mut depth = 0_usize;
         loop {
             let next = tokens.next_token().map_err(|error| self.unreadable(from, open, &error))?;
             let Some((token, span)) = next else { break };
@@ -167,7 +170,7 @@ impl<'t> Splitter<'t> {
                 Token::VariableStart => {
                     self.open_expression(start);
                     open = Some(start);
-                    length = 0;
+                    (length, depth) = (0, 0);
                 }
                 Token::VariableEnd => {
                     self.close_expression(from + span.end_offset as usize);
@@ -175,14 +178,26 @@ impl<'t> Splitter<'t> {
                 }
                 Token::BlockStart => {
                     open = Some(start);
-                    length = 0;
+                    (length, depth) = (0, 0);
                     self.tags += 1;
                     if self.tags > TAGS_MAX {
                         return Err(Fault::at(start, format!("more than {TAGS_MAX} tags")));
                     }
                 }
                 Token::BlockEnd => open = None,
+                Token::ParenOpen | Token::BracketOpen | Token::BraceOpen => {
+                    length += 1;
+                    depth += 1;
+                }
+                Token::ParenClose | Token::BracketClose | Token::BraceClose => {
+                    length += 1;
+                    depth = depth.saturating_sub(1);
+                }
                 _ => length += 1,
+            }
+            if depth > BRACKETS_MAX {
+                let message = format!("brackets are nested deeper than {BRACKETS_MAX}");
+                return Err(Fault::at(start, message));
             }
             if length > TOKENS_MAX {
                 return Err(Fault::at(start, "the expression is too long"));

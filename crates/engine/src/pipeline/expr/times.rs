@@ -66,21 +66,31 @@ fn moved(value: &Value, by: &Value, sign: i32) -> Result<String, Error> {
         .ok_or_else(|| refused("the calendar ends before that time"))
 }
 
-fn in_zone(value: &Value, zone: &str) -> Result<String, Error> {
-    let Ok(known) = zone.parse::<chrono_tz::Tz>() else {
+/// The zone called `zone`.
+pub(super) fn parse_zone(zone: &str) -> Result<chrono_tz::Tz, Error> {
+    zone.parse().map_err(|_| {
         let names = chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name());
         let hint = crate::problem::nearest(zone, names)
             .map_or_else(String::new, |near| format!(". Did you mean {near:?}?"));
-        return Err(refused(format!("unknown time zone {zone:?}{hint}")));
-    };
-    Ok(print(&time(value)?.with_timezone(&known).fixed_offset()))
+        refused(format!("unknown time zone {zone:?}{hint}"))
+    })
 }
 
-fn format_time(value: &Value, pattern: &str) -> Result<String, Error> {
+fn in_zone(value: &Value, zone: &str) -> Result<String, Error> {
+    Ok(print(&time(value)?.with_timezone(&parse_zone(zone)?).fixed_offset()))
+}
+
+/// The parts of a strftime pattern.
+pub(super) fn parse_format(pattern: &str) -> Result<Vec<Item<'_>>, Error> {
     let items: Vec<Item> = StrftimeItems::new(pattern).collect();
     if items.contains(&Item::Error) {
         return Err(refused(format!("wrong format {pattern:?}: it looks like %Y-%m-%d %H:%M")));
     }
+    Ok(items)
+}
+
+fn format_time(value: &Value, pattern: &str) -> Result<String, Error> {
+    let items = parse_format(pattern)?;
     let mut out = String::new();
     write!(out, "{}", time(value)?.format_with_items(items.iter()))
         .map_err(|_| refused(format!("a time cannot be written as {pattern:?}")))?;

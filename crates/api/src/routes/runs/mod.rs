@@ -1,27 +1,27 @@
 //! `/runs`: what was, is and will be done.
 
+mod wire;
+
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use chrono::{DateTime, Utc};
-use orchestrator_engine::id::{self, AgentId, RunId, TaskId};
-use orchestrator_engine::run::{RunError, RunStatus, StepRecord, StepStatus, Trigger};
+use orchestrator_engine::id::{self, AgentId, RunId};
+use orchestrator_engine::run::{RunError, RunStatus, Trigger};
 use orchestrator_engine::store::queue::{self, Canceled, NewWork};
-use orchestrator_engine::store::run::{self, RunFilter, RunRow};
+use orchestrator_engine::store::run::{self, RunFilter};
 use orchestrator_engine::store::{StoreError, execution, task, tool_catalogue};
 use orchestrator_engine::streams::Lifecycle;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use self::wire::{CancelRun, NewRun, RetryRun, Run, RunDetail};
 use super::tasks::{Accepted, check_params, check_payload};
 use crate::auth::{Caller, RunsRead, RunsWrite};
 use crate::body::Sent;
 use crate::change::{Answer, Begun, Change};
-use crate::openapi::PayloadFields;
 use crate::page::{List, Query};
 use crate::problem::{Problem, ProblemDocument};
 use crate::state::Api;
@@ -33,136 +33,6 @@ pub fn router() -> OpenApiRouter<Api> {
         .routes(routes!(show))
         .routes(routes!(cancel))
         .routes(routes!(retry))
-}
-
-/// A run, as lists show it.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-#[expect(clippy::struct_field_names, reason = "run_at is the name on the wire")]
-pub struct Run {
-    /// Its id.
-    #[schema(value_type = uuid::Uuid)]
-    id: RunId,
-    /// The task; null for a payload without one.
-    #[schema(value_type = Option<uuid::Uuid>)]
-    task_id: Option<TaskId>,
-    /// The task's name.
-    task_name: Option<String>,
-    /// The task's title.
-    task_title: Option<String>,
-    /// The revision of the task it is pinned to.
-    revision: Option<i32>,
-    /// `queued`, `running`, `waiting`, `succeeded`, `failed`, `canceled` or `expired`.
-    #[schema(value_type = String)]
-    status: RunStatus,
-    /// What made it.
-    #[schema(value_type = String)]
-    trigger: Trigger,
-    /// Which attempt it is at, or ended with; 0 before the first.
-    attempt: i16,
-    /// 1 (first) to 9.
-    priority: i16,
-    /// The time the schedule named.
-    nominal_at: Option<DateTime<Utc>>,
-    /// When it was to start.
-    scheduled_at: DateTime<Utc>,
-    /// While it is queued: not to be started before this.
-    run_at: Option<DateTime<Utc>>,
-    /// When a worker first took it.
-    started_at: Option<DateTime<Utc>>,
-    /// When it ended.
-    finished_at: Option<DateTime<Utc>>,
-    /// Since when somebody wants it ended.
-    cancel_requested_at: Option<DateTime<Utc>>,
-    /// Why it failed; before its end, why its last attempt did.
-    #[schema(value_type = Option<Object>)]
-    error: Option<Value>,
-}
-
-impl From<RunRow> for Run {
-    fn from(row: RunRow) -> Self {
-        Self {
-            id: row.id,
-            task_id: row.task_id,
-            task_name: row.task_name,
-            task_title: row.task_title,
-            revision: row.revision,
-            status: row.status,
-            trigger: row.trigger,
-            attempt: row.attempt,
-            priority: row.priority,
-            nominal_at: row.nominal_at,
-            scheduled_at: row.scheduled_at,
-            run_at: row.run_at,
-            started_at: row.started_at,
-            finished_at: row.finished_at,
-            cancel_requested_at: row.cancel_requested_at,
-            error: row.error,
-        }
-    }
-}
-
-/// A run with what it was given, what it came to, and its steps.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct RunDetail {
-    #[serde(flatten)]
-    run: Run,
-    /// Parameters given with it, over the task's own.
-    #[schema(value_type = Option<Object>)]
-    params: Option<Value>,
-    /// The event that started it.
-    #[schema(value_type = Option<Object>)]
-    event: Option<Value>,
-    /// The payload, where there is no task.
-    #[schema(value_type = Option<PayloadFields>)]
-    payload: Option<Value>,
-    /// What it came to.
-    output: Option<Value>,
-    /// Every attempt at every step, in the order in which they were started.
-    steps: Vec<Step>,
-}
-
-/// One attempt at a step of a run.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct Step {
-    /// The step's own id.
-    id: String,
-    /// Its place in the run: the ids from the outermost step inwards, joined by `/`.
-    path: String,
-    /// The tool it calls; null for a control step.
-    uses: Option<String>,
-    /// `running`, `succeeded`, `failed`, `skipped` or `canceled`.
-    #[schema(value_type = String)]
-    status: StepStatus,
-    /// Which try it is, from 1, over all attempts of the run.
-    attempt: i32,
-    /// When it was started.
-    started_at: DateTime<Utc>,
-    /// When it ended.
-    finished_at: Option<DateTime<Utc>>,
-    /// What the tool was given, secrets replaced.
-    input: Option<Value>,
-    /// What the tool answered, secrets replaced.
-    output: Option<Value>,
-    /// Why it failed.
-    #[schema(value_type = Option<Object>)]
-    error: Option<RunError>,
-}
-
-impl From<StepRecord> for Step {
-    fn from(record: StepRecord) -> Self {
-        Self {
-            id: record.id,
-            path: record.path,
-            uses: record.uses,
-            status: record.status,
-            attempt: record.attempt,
-            started_at: record.started_at,
-            finished_at: record.finished_at,
-            input: record.input,
-            output: record.output,
-            error: record.error,
-        }
-    }
 }
 
 fn run_id(text: &str) -> Result<RunId, Problem> {
@@ -212,33 +82,6 @@ async fn list(
     }
     let rows = run::list(&mut conn, &filter, page.cursor, page.ask()).await?;
     Ok(Json(page.of(rows, |row| row.id.to_string(), Run::from)))
-}
-
-/// A payload to be run once, without a task.
-#[derive(Debug, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-struct NewRun {
-    /// What to do.
-    #[schema(value_type = PayloadFields)]
-    payload: Value,
-    /// Parameters over the payload's own.
-    #[serde(default)]
-    #[schema(value_type = Option<Object>)]
-    params: Option<Map<String, Value>>,
-    /// 1 (first) to 9; default 5.
-    #[serde(default)]
-    #[schema(minimum = 1, maximum = 9)]
-    priority: Option<i16>,
-    /// It ends `expired` when it was not started so many seconds after it might have.
-    #[serde(default)]
-    #[schema(minimum = 1)]
-    expires_after_seconds: Option<u32>,
-    /// A second run with this key inside the window is not made.
-    #[serde(default)]
-    dedupe_key: Option<String>,
-    /// The window of `dedupe_key`.
-    #[serde(default)]
-    dedupe_window_seconds: u32,
 }
 
 /// Run a payload once, without a task.
@@ -311,16 +154,9 @@ async fn detail(
     id: RunId,
     owner: Option<AgentId>,
 ) -> Result<RunDetail, Problem> {
-    let mut row = run::get(conn, id, owner).await?;
+    let row = run::get(conn, id, owner).await?;
     let records = execution::step_records(conn, &[id]).await?;
-    Ok(RunDetail {
-        params: row.params.take(),
-        event: row.event.take(),
-        payload: row.definition.take(),
-        output: row.output.take(),
-        run: row.into(),
-        steps: records.into_iter().map(|(_, record)| record.into()).collect(),
-    })
+    Ok(RunDetail::new(row, records.into_iter().map(|(_, record)| record.into()).collect()))
 }
 
 /// Show a run and its steps.
@@ -338,11 +174,6 @@ async fn show(
     let mut conn = api.conn().await?;
     Ok(Json(detail(&mut conn, run_id(&id)?, caller.sees()).await?))
 }
-
-/// What `cancel` takes.
-#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields, default)]
-struct CancelRun {}
 
 /// Cancel a run: at once where nobody works on it, else at its worker's next sign of life.
 #[utoipa::path(
@@ -395,15 +226,6 @@ async fn cancel(
         api.streams.lifecycle(&[canceled]).await;
     }
     Ok(answer)
-}
-
-/// What `retry` takes.
-#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields, default)]
-struct RetryRun {
-    /// Id of a step of the outermost list: it and all after it are done again. Without it, the run
-    /// goes on behind the last step that succeeded.
-    from_step: Option<String>,
 }
 
 /// Run a failed, canceled or expired run again, under its own id.
