@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use orchestrator_engine::config::{Env, Problems, Secret};
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 use url::Url;
 
 use crate::failure::{Failure, Problem};
@@ -22,6 +22,9 @@ pub const DATA_DIR: &str = ".orchestrator";
 
 /// How long to wait for an answer. The slowest, a preview of a hard rule, takes a second.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
+
+/// The most rows the server gives at once.
+const PAGE_MAX: usize = 200;
 
 /// A server, and the key for it.
 #[derive(Clone, Debug)]
@@ -122,14 +125,71 @@ impl Client {
         })
     }
 
+    /// What is at `path`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::send`].
+    pub async fn get(&self, path: &str) -> Result<Value, Failure> {
+        self.send(Method::GET, path, &[], None).await
+    }
+
+    /// Sends `body` to `path`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::send`].
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        self.send(Method::POST, path, &[], Some(body)).await
+    }
+
+    /// The newest `limit` of a list, over as many pages as that takes, in the form of one page.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::send`].
+    pub async fn list(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        limit: usize,
+    ) -> Result<Value, Failure> {
+        let mut items = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let size = limit.saturating_sub(items.len()).clamp(1, PAGE_MAX).to_string();
+            let mut query: Vec<_> = query.iter().map(|(name, text)| (*name, &text[..])).collect();
+            query.push(("limit", &size));
+            query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
+            let mut page = self.send(Method::GET, path, &query, None).await?;
+            if let Some(Value::Array(found)) = page.get_mut("items").map(Value::take) {
+                items.extend(found);
+            }
+            cursor = page.get("next_cursor").and_then(Value::as_str).map(str::to_owned);
+            if cursor.is_none() || items.len() >= limit {
+                return Ok(json!({"items": items, "next_cursor": cursor}));
+            }
+        }
+    }
+
+    /// Whether there is a key to show.
+    #[must_use]
+    pub fn has_key(&self) -> bool {
+        self.key.is_some()
+    }
+
     fn refused(&self, status: u16, body: &[u8]) -> Failure {
         let mut problem = Problem::read(status, body);
-        if status == 401 && self.key.is_none() {
-            problem.detail = Some(
-                "no key was shown: set ORCHESTRATOR_API_KEY, or go to the folder where \
-                 `orchestrator dev` was started"
+        if status == 401 {
+            problem.detail = Some(match &self.key {
+                None => "no key was shown: set ORCHESTRATOR_API_KEY, or go to the folder where \
+                         `orchestrator dev` was started. An administrator makes keys with \
+                         `orchestrator agent create NAME --scope SCOPE`"
                     .to_owned(),
-            );
+                Some(_) => "the key that was shown is unknown or revoked, or its agent is disabled. \
+                            An administrator makes another with `orchestrator agent key create NAME`"
+                    .to_owned(),
+            });
         }
         Failure::Refused(problem)
     }
@@ -147,6 +207,24 @@ impl Client {
             self.base
         ))
     }
+}
+
+/// The path of these segments, each written so that it stays one segment.
+///
+/// # Errors
+///
+/// [`Failure::Usage`] for a segment that names nothing: it is empty or one of the dots.
+pub fn path(segments: &[&str]) -> Result<String, Failure> {
+    if let Some(wrong) = segments.iter().find(|segment| matches!(**segment, "" | "." | "..")) {
+        return Err(Failure::Usage(format!("{wrong:?} is neither a name nor an id")));
+    }
+    // Form encoding differs from what paths need in the blank alone.
+    let encode = |segment: &&str| {
+        url::form_urlencoded::byte_serialize(segment.as_bytes())
+            .collect::<String>()
+            .replace('+', "%20")
+    };
+    Ok(segments.iter().map(encode).collect::<Vec<_>>().join("/"))
 }
 
 fn base_url(text: &str) -> Result<Url, Failure> {
@@ -212,6 +290,12 @@ mod tests {
         assert_eq!(far.key, None);
         assert_eq!(told.key, Some(Secret::new("theirs")));
         assert_eq!(told.base().as_str(), "https://example.com/x/");
+    }
+
+    #[test]
+    fn a_name_stays_one_segment_of_the_path() {
+        assert_eq!(path(&["tasks", "a b/c+d?", "pause"]).unwrap(), "tasks/a%20b%2Fc%2Bd%3F/pause");
+        assert!(matches!(path(&["tasks", ".."]), Err(Failure::Usage(_))));
     }
 
     #[test]

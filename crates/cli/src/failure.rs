@@ -67,7 +67,29 @@ pub struct Problem {
     /// Under which id the server's log speaks of it.
     pub request_id: Option<String>,
     /// Each mistake in what was sent.
-    pub errors: Vec<orchestrator_engine::problem::Problem>,
+    pub errors: Vec<Mistake>,
+}
+
+/// One mistake in what was sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(default)]
+pub struct Mistake {
+    /// JSON pointer into the body; empty for the whole.
+    pub pointer: Option<String>,
+    /// The query parameter, where it is one.
+    pub parameter: Option<String>,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+impl Mistake {
+    /// The mistake as it is told where what was sent is not at hand.
+    fn told(&self) -> String {
+        match self.pointer.as_deref().or(self.parameter.as_deref()) {
+            None | Some("") => self.message.clone(),
+            Some(place) => format!("{place}: {}", self.message),
+        }
+    }
 }
 
 impl Problem {
@@ -90,11 +112,14 @@ impl Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.title)?;
-        if let Some(detail) = &self.detail {
-            write!(f, ": {detail}")?;
+        let told: Vec<_> = self.errors.iter().map(Mistake::told).collect();
+        match &self.detail {
+            // The server says a single mistake in both places.
+            Some(detail) if told.first() != Some(detail) => write!(f, ": {detail}")?,
+            _ => {}
         }
-        for error in &self.errors {
-            write!(f, "\n  {error}")?;
+        for mistake in told {
+            write!(f, "\n  {mistake}")?;
         }
         match &self.request_id {
             // Only where a person has to look further: the others say all there is to say.
@@ -119,6 +144,17 @@ mod tests {
             Problem::read(422, body).to_string(),
             "The task is wrong: 2 problems\n  /timezone: no such zone\n  no schedule"
         );
+    }
+
+    #[test]
+    fn a_single_mistake_is_told_once_and_so_is_one_of_a_parameter() {
+        let one = br#"{"title":"Not valid","status":422,"detail":"/name: too long",
+            "errors":[{"pointer":"/name","message":"too long"}]}"#;
+        let parameter = br#"{"title":"Not valid","status":400,"detail":"limit: not a number",
+            "errors":[{"parameter":"limit","message":"not a number"}]}"#;
+
+        assert_eq!(Problem::read(422, one).to_string(), "Not valid\n  /name: too long");
+        assert_eq!(Problem::read(400, parameter).to_string(), "Not valid\n  limit: not a number");
     }
 
     #[test]

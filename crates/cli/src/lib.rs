@@ -7,14 +7,24 @@
 //! To add a verb: a variant of `Verb` with its own `Args` struct in a file of its name, and an arm
 //! in `perform`.
 
+mod agent;
+mod apply;
 pub mod client;
 mod completions;
 mod dev;
+mod doctor;
+mod event;
 pub mod failure;
 mod migrate;
 pub mod output;
+mod run;
+mod schedule;
 mod secret_file;
 pub mod servers;
+mod session;
+mod task;
+mod times;
+mod tool;
 mod with_servers;
 
 use std::process::ExitCode;
@@ -25,6 +35,7 @@ use orchestrator_engine::config::{self, Env};
 
 use failure::Failure;
 use output::Format;
+use session::Session;
 
 /// Tasks for AI agents that run when they should.
 #[derive(Debug, Parser)]
@@ -41,6 +52,28 @@ pub struct Cli {
 /// What can be said.
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Create and change tasks as files declare them.
+    Apply(apply::Args),
+    /// Tasks: what is to be done, and when.
+    #[command(subcommand)]
+    Task(task::Verb),
+    /// Runs: what was, is and will be done.
+    #[command(subcommand)]
+    Run(run::Verb),
+    /// Events: named messages that tasks wait for.
+    #[command(subcommand)]
+    Event(event::Verb),
+    /// Schedules: when something would happen.
+    #[command(subcommand)]
+    Schedule(schedule::Verb),
+    /// Tools: what steps can use.
+    #[command(subcommand)]
+    Tool(tool::Verb),
+    /// Agents: who may call, and their keys.
+    #[command(subcommand)]
+    Agent(agent::Verb),
+    /// Look whether everything is as it should be, and say what to do.
+    Doctor(doctor::Args),
     /// Run the whole system here, in one process, on private servers.
     Dev(dev::Args),
     /// Start private Postgres and Redis servers, run a command with `DATABASE_URL` and `REDIS_URL`,
@@ -73,7 +106,17 @@ fn perform(cli: Cli, env: Env) -> Result<ExitCode, Failure> {
         .enable_all()
         .build()
         .map_err(Failure::while_doing("start the runtime"))?;
+    let format = cli.output;
+    let open = || Session::open(&env, format);
     let ended = match cli.verb {
+        Verb::Apply(args) => runtime.block_on(apply::run(args, &open()?)),
+        Verb::Task(verb) => runtime.block_on(task::run(verb, &open()?)),
+        Verb::Run(verb) => runtime.block_on(run::run(verb, &open()?)),
+        Verb::Event(verb) => runtime.block_on(event::run(verb, &open()?)),
+        Verb::Schedule(verb) => runtime.block_on(schedule::run(verb, &open()?)),
+        Verb::Tool(verb) => runtime.block_on(tool::run(verb, &open()?)),
+        Verb::Agent(verb) => runtime.block_on(agent::run(verb, &open()?, &env)),
+        Verb::Doctor(args) => runtime.block_on(doctor::run(&args, &open()?, &env)),
         Verb::Dev(args) => runtime.block_on(dev::run(args, env)),
         Verb::Servers(args) => runtime.block_on(with_servers::run(args, &env)),
         Verb::Migrate => runtime.block_on(migrate::run(&env)),

@@ -10,6 +10,7 @@ pub mod audit;
 pub mod events;
 pub mod health;
 pub mod keys;
+pub mod me;
 pub mod pipelines;
 pub mod root;
 pub mod runs;
@@ -35,6 +36,7 @@ pub fn private() -> OpenApiRouter<Api> {
         .merge(tools::router())
         .merge(agents::router())
         .merge(keys::router())
+        .merge(me::router())
         .merge(audit::router())
         .merge(stats::router())
         .merge(admin::router())

@@ -99,6 +99,18 @@ pub async fn alive(conn: &mut PgConnection, service: &str) -> Result<Vec<Process
     .map_err(StoreError::while_trying("list processes"))
 }
 
+/// The database's clock, which decides leases.
+///
+/// # Errors
+///
+/// [`StoreError::Database`].
+pub async fn database_time(conn: &mut PgConnection) -> Result<DateTime<Utc>, StoreError> {
+    sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#)
+        .fetch_one(conn)
+        .await
+        .map_err(StoreError::while_trying("ask for the time"))
+}
+
 /// Forgets processes that have not been heard of for a long while. Returns how many.
 ///
 /// # Errors
