@@ -11,6 +11,7 @@ use orchestrator_engine::store::{StoreError, agent};
 use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::{PgConnection, PgPool};
+use std::fmt::Write as _; // writing into a String cannot fail
 
 use crate::failure::Failure;
 
@@ -110,11 +111,12 @@ async fn record(
 }
 
 /// With the cause, which for a person at the database is no secret.
+#[expect(clippy::needless_pass_by_value, reason = "it is for map_err")]
 fn told(error: StoreError) -> Failure {
     let mut words = error.to_string();
     let mut cause = std::error::Error::source(&error);
     while let Some(inner) = cause {
-        words += &format!(": {inner}");
+        let _ = write!(words, ": {inner}");
         cause = inner.source();
     }
     Failure::failed(words)

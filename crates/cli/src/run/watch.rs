@@ -4,6 +4,7 @@
 //! [`View`]: on a terminal a line a step that lives, elsewhere a line a change.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _; // writing into a String cannot fail
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -47,7 +48,7 @@ pub async fn watch(id: &str, session: &Session) -> Result<ExitCode, Failure> {
         match session.client.get(&path).await {
             Ok(run) => {
                 misses = 0;
-                view.look(&run, session.now());
+                view.look(&run, Session::now());
                 if is_over(&run) {
                     break run;
                 }
@@ -59,7 +60,7 @@ pub async fn watch(id: &str, session: &Session) -> Result<ExitCode, Failure> {
         tokio::time::sleep(pause).await;
         pause = pause.mul_f32(1.05).min(LOOK_EVERY_MAX);
     };
-    view.end(&run, session.now());
+    view.end(&run, Session::now());
     if session.format != Format::Table {
         session.show(&run, |_| String::new())?;
     }
@@ -115,32 +116,36 @@ fn mark(status: &str) -> console::StyledObject<&'static str> {
 fn words(step: &Value) -> String {
     let mut words = text(step, "path");
     if let Some(uses) = step.get("uses").and_then(Value::as_str) {
-        words += &format!("  {}", style(uses).dim());
+        let _ = write!(words, "  {}", style(uses).dim());
     }
     match step.get("attempt").and_then(Value::as_i64) {
-        Some(attempt) if attempt > 1 => words += &format!("  attempt {attempt}"),
+        Some(attempt) if attempt > 1 => {
+            let _ = write!(words, "  attempt {attempt}");
+        }
         _ => {}
     }
     let error = error_of(step);
     if !error.is_empty() {
-        words += &format!("  {}", style(short(&error, 120)).red());
+        let _ = write!(words, "  {}", style(short(&error, 120)).red());
     }
     words
 }
 
-/// How it ended, in a sentence.
+/// How it ended, and after how long.
 fn end_words(run: &Value, now: DateTime<Utc>) -> String {
-    let error = error_of(run);
-    let reason = if error.is_empty() { String::new() } else { format!(": {error}") };
     let took = match took(run, now).as_str() {
         "-" => String::new(),
         took => format!(" after {took}"),
     };
-    format!("{}{took}{reason}", text(run, "status"))
+    format!("{}{took}", text(run, "status"))
 }
 
-/// Its output, where there is one.
-fn output_words(run: &Value) -> String {
+/// Why it failed, or what it came to.
+fn outcome_words(run: &Value) -> String {
+    let error = error_of(run);
+    if !error.is_empty() {
+        return format!("{error}\n");
+    }
     match run.get("output") {
         None | Some(Value::Null) => String::new(),
         Some(Value::String(output)) => {
@@ -241,7 +246,8 @@ impl View for Live {
             plain(&name_of_task(run)),
             end_words(run, now)
         ));
-        say(&output_words(run));
+        // The last line is not ended yet.
+        say(&format!("\n{}", outcome_words(run)));
     }
 }
 
@@ -258,7 +264,7 @@ impl View for Lines {
     }
 
     fn end(&mut self, run: &Value, _: DateTime<Utc>) {
-        say(&output_words(run));
+        say(&outcome_words(run));
     }
 }
 
@@ -276,13 +282,13 @@ impl Lines {
                 } else {
                     format!("  {}", took(step, now))
                 };
-                lines += &format!("{clock}  step {status:9}  {}{took}\n", words(step));
+                let _ = writeln!(lines, "{clock}  step {status:9}  {}{took}", words(step));
             }
         }
         let status = text(run, "status");
         if status != self.run {
             let words = if is_over(run) { end_words(run, now) } else { status.clone() };
-            lines += &format!("{clock}  run  {words}\n");
+            let _ = writeln!(lines, "{clock}  run  {words}");
             self.run = status;
         }
         lines
