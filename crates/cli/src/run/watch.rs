@@ -271,7 +271,7 @@ impl View for Lines {
 impl Lines {
     /// A line for each thing that is not as it was at the last look.
     fn changes(&mut self, run: &Value, now: DateTime<Utc>) -> String {
-        let clock = Zone::Here.clock(now);
+        let clock = Zone::Here.clock_with_seconds(now);
         let mut lines = String::new();
         for step in latest(run) {
             let (status, attempt) = (text(step, "status"), text(step, "attempt"));

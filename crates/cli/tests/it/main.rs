@@ -1,0 +1,5 @@
+//! The real binary, as people and programs call it.
+
+mod offline;
+mod system;
+mod verbs;
