@@ -1,7 +1,7 @@
 # Every verb a person or CI says. Plain `make` prints them.
 .DEFAULT_GOAL := help
 .PHONY: help run build test check fmt lint doc deps sqlx sqlx-check env-example audit scripts-check \
-	docker-build docker-up docker-dev docker-down docker-logs clean
+	docker-build docker-up docker-dev docker-down docker-logs scale-worker clean
 SHELL := /bin/sh
 
 # Arguments for the verb: make run ARGS='--port 8090', make test ARGS='-p orchestrator-engine'
@@ -67,6 +67,10 @@ docker-dev: ## The same with the source mounted and debug logs
 
 docker-logs: ## Follow the containers' logs
 	docker compose logs --follow
+
+scale-worker: ## Run N workers in containers: make scale-worker N=3
+	@test -n "$(N)" || { echo "how many? make scale-worker N=3" >&2; exit 2; }
+	docker compose up --detach --no-build --no-recreate --scale worker=$(N) worker
 
 docker-down: ## Stop the containers; data are kept
 	docker compose down

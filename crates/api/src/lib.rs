@@ -24,10 +24,8 @@ use std::net::SocketAddr;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
-use orchestrator_boot::{BoxError, Context};
-use orchestrator_engine::config::Secret;
+use orchestrator_boot::{BoxError, Context, Service};
 use orchestrator_engine::store::agent;
-use orchestrator_engine::streams::Streams;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -55,12 +53,10 @@ pub fn router(api: Api) -> Router {
 /// When the port is taken, or a setting cannot be followed.
 pub async fn serve(ctx: Context, stop: CancellationToken) -> Result<(), BoxError> {
     ctx.health.expect("api");
-    let url = ctx.settings.redis.url.as_ref().map(Secret::expose);
-    let streams = Streams::new(url, ctx.clock.clone())?;
     if let Some(key) = &ctx.settings.api.admin_key {
         agent::ensure_admin(&ctx.pool, key.expose(), ctx.clock.now()).await?;
     }
-    let api = Api::new(&ctx, streams);
+    let api = Api::new(&ctx);
     routes::health::add_checks(&api);
 
     let address = SocketAddr::from((ctx.settings.api.host, ctx.settings.api.port));
@@ -70,6 +66,8 @@ pub async fn serve(ctx: Context, stop: CancellationToken) -> Result<(), BoxError
     tracing::info!(address = %listener.local_addr()?, "serving");
     ctx.health.ready("api");
     let app = router(api).into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await?;
-    Ok(())
+    let pulse = orchestrator_boot::beat(ctx, Service::Api, || (0, 0), stop.clone());
+    let serving = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned());
+    let (served, ()) = tokio::join!(serving, pulse);
+    Ok(served?)
 }

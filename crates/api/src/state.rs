@@ -53,11 +53,11 @@ pub struct Api {
 impl Api {
     /// The state of a service that was handed `ctx`.
     #[must_use]
-    pub fn new(ctx: &Context, streams: Streams) -> Self {
+    pub fn new(ctx: &Context) -> Self {
         Self {
             pool: ctx.pool.clone(),
             clock: Arc::clone(&ctx.clock),
-            streams,
+            streams: ctx.streams.clone(),
             metrics: ctx.metrics.clone(),
             health: ctx.health.clone(),
             options: Options {

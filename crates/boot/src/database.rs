@@ -4,6 +4,7 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use orchestrator_engine::config::{Database, Service};
+use orchestrator_engine::store;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _};
 use tracing::log::LevelFilter;
@@ -48,7 +49,7 @@ fn options(settings: &Database, service: Service) -> Result<PgConnectOptions, sq
 
 /// The pool of [`pool`], once the database has answered.
 ///
-/// Tries again, saying so, for [`WAIT_MAX`]. A single connection is used for that, because the pool
+/// Tries again, saying so, for a minute. A single connection is used for that, because the pool
 /// itself would only say that it waited.
 ///
 /// # Errors
@@ -93,6 +94,7 @@ pub async fn connect(settings: &Database, service: Service) -> Result<PgPool, Bo
 ///
 /// When a migration fails, or the database was migrated by a newer version.
 pub async fn bring_up_to_date(pool: &PgPool) -> Result<(), BoxError> {
-    orchestrator_engine::store::migrate(pool).await?;
+    let version = store::migrate(pool).await?;
+    tracing::debug!(version, "the database schema is up to date");
     Ok(())
 }

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_boot::{BoxError, Context, STOP_MAX, Service};
-use orchestrator_engine::clock::SystemClock;
+use orchestrator_engine::clock::{Clock as _, SystemClock};
 use orchestrator_engine::config::{Env, Settings};
-use orchestrator_engine::telemetry;
+use orchestrator_engine::{store, telemetry};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -143,8 +143,9 @@ async fn beside_servers(
         () = stop.cancelled() => return Ok(()),
     };
     orchestrator_boot::bring_up_to_date(&pool).await?;
-    // MERGE: orchestrator_engine::store::agent::ensure_admin(&pool, &key).await?
-    let _ = key;
+    store::agent::ensure_admin(&pool, &key, SystemClock.now())
+        .await
+        .map_err(Failure::while_doing("make the admin's key"))?;
     let ctx = Context::new(Service::Cli, settings, pool.clone(), Arc::new(SystemClock));
     let ended = serve_all(&ctx, args.workers, stop, || announce(&base, &place.data_dir)).await;
     pool.close().await;
@@ -163,9 +164,9 @@ async fn serve_all(
     for part in ["api", "scheduler", "worker"] {
         ctx.health.expect(part);
     }
-    let (api, token) = (ctx.clone(), stop.clone());
+    let (api, token) = (ctx.sibling(), stop.clone());
     services.spawn(async move { ("api", orchestrator_api::serve(api, token).await) });
-    let (scheduler, token) = (ctx.clone(), stop.clone());
+    let (scheduler, token) = (ctx.sibling(), stop.clone());
     services
         .spawn(async move { ("scheduler", orchestrator_scheduler::serve(scheduler, token).await) });
     for _ in 0..workers {
@@ -275,7 +276,6 @@ fn announce(base: &str, data_dir: &Path) {
     println!("\nReady.");
     println!("  API        {base}");
     println!("  Docs       {base}/docs");
-    println!("  Console    {base}/console");
     println!("  Admin key  {}", data_dir.join("admin.key").display());
     println!("  Databases  {} (for psql and redis-cli)", data_dir.join("env").display());
     println!("Ctrl-C stops everything.\n");

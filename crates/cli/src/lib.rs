@@ -4,8 +4,8 @@
 //! came back through [`output`]; it returns [`failure::Failure`], which knows its exit code: 0 done,
 //! 1 refused or failed, 2 usage.
 //!
-//! To add a verb: a variant of [`Verb`] with its own `Args` struct in a file of its name, and an arm
-//! in [`perform`].
+//! To add a verb: a variant of `Verb` with its own `Args` struct in a file of its name, and an arm
+//! in `perform`.
 
 mod agent;
 mod apply;

@@ -18,12 +18,11 @@ fn is_problem(reply: &Reply, status: u16, case: &str) {
 }
 
 /// Field, value, place, and words that the sentence must have.
-#[tokio::test]
-async fn every_mistake_in_a_task_is_told_at_its_place() {
+fn mistakes() -> Vec<(&'static str, Value, &'static str, &'static str)> {
     let step = |step: Value| json!({"pipeline": [step]});
     let log =
         |message: &str| step(json!({"id": "a", "uses": "log.write", "with": {"message": message}}));
-    let cases = [
+    vec![
         ("titel", json!("x"), "/titel", "Did you mean \"title\""),
         ("title", Value::Null, "/title", "must be"),
         ("title", json!(""), "/title", "1 to 300"),
@@ -118,7 +117,12 @@ async fn every_mistake_in_a_task_is_told_at_its_place() {
             "",
         ),
         ("title", json!("a\u{0}b"), "/title", "U+0000"),
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn every_mistake_in_a_task_is_told_at_its_place() {
+    let cases = mistakes();
     assert!(cases.len() >= 60, "the table has {} rows", cases.len());
     let api = TestApi::new().await;
     let mut missed = Vec::new();

@@ -10,11 +10,11 @@ use http_body_util::BodyExt as _;
 use orchestrator_api::Api;
 use orchestrator_boot::{Context, Service};
 use orchestrator_engine::clock::{Clock as _, FakeClock};
-use orchestrator_engine::config::{Env, Settings};
+use orchestrator_engine::config::{Env, Secret, Settings};
 use orchestrator_engine::store::{agent, process};
 use orchestrator_engine::streams::Streams;
 use orchestrator_engine::tool::ToolSpec;
-use orchestrator_testkit::TestDb;
+use orchestrator_testkit::TestServers;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -22,7 +22,7 @@ use tower::ServiceExt as _;
 pub const ADMIN_KEY: &str = "orc_test-admin-key-of-sufficient-length";
 
 pub struct TestApi {
-    pub db: TestDb,
+    pub db: TestServers,
     pub clock: FakeClock,
     pub api: Api,
     app: Router,
@@ -75,7 +75,7 @@ impl TestApi {
 
     /// With settings over the usual ones.
     pub async fn with(settings: &[(&str, &str)]) -> Self {
-        let db = TestDb::new().await;
+        let db = TestServers::fresh().await;
         let clock = FakeClock::at(start());
         agent::ensure_admin(&db.pool, ADMIN_KEY, clock.now()).await.unwrap();
         let mut conn = db.pool.acquire().await.unwrap();
@@ -113,15 +113,15 @@ impl TestApi {
     }
 }
 
-fn api(db: &TestDb, clock: &FakeClock, settings: &[(&str, &str)]) -> Api {
-    let redis = orchestrator_testkit::redis_url();
-    let mut all = vec![("DATABASE_URL", db.url.as_str()), ("REDIS_URL", redis.as_str())];
+fn api(db: &TestServers, clock: &FakeClock, settings: &[(&str, &str)]) -> Api {
+    let mut all =
+        vec![("DATABASE_URL", db.database_url.as_str()), ("REDIS_URL", db.redis_url.as_str())];
     all.retain(|(name, _)| !settings.iter().any(|(other, _)| other == name));
     all.extend_from_slice(settings);
     let settings = Settings::read(&Env::from_pairs(all)).unwrap();
     let url = settings.redis.url.clone();
     let clock = Arc::new(clock.clone());
-    let streams = Streams::new(url.as_ref().map(|url| url.expose()), clock.clone()).unwrap();
+    let streams = Streams::new(url.as_ref().map(Secret::expose), clock.clone()).unwrap();
     let ctx = Context::new(Service::Api, settings, db.pool.clone(), clock);
     let api = Api::new(&ctx, streams);
     orchestrator_api::routes::health::add_checks(&api);
@@ -180,6 +180,7 @@ pub fn task(title: &str) -> Value {
 }
 
 /// The task with fields over it.
+#[expect(clippy::needless_pass_by_value, reason = "callers hand over a json!")]
 pub fn task_with(fields: Value) -> Value {
     let mut task = task("A task");
     for (name, value) in fields.as_object().unwrap() {

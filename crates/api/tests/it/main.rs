@@ -1,5 +1,7 @@
 //! The API on a real Postgres and Redis, called as a client calls it.
 
+#![expect(clippy::unwrap_used, reason = "what fails in the arrangements of a test fails the test")]
+
 mod agents;
 mod bad_requests;
 mod changes;

@@ -9,15 +9,12 @@ use super::rule::{DayRule, LAST_YEAR};
 use super::rule_fine::{FineRule, Frame};
 use super::rule_text::{Freq, RuleText, Stamp};
 use super::wall::{Changes, LocalTimes, Source, frame_of, nominals};
-use super::zone::{Resolved, Zone, instant, seconds};
+use super::zone::{LAST_SECOND, Resolved, Zone, instant, seconds};
 use super::{Nominal, NominalKind, Schedule, ScheduleSpec, cron_text, ical, summary, topic};
 use crate::problem::Problem;
 use crate::task::{DstFold, JITTER_MAX_SECONDS, ScheduleKind};
 
 const EXPR: &str = "/schedule_expr";
-
-/// 9999-12-31T23:59:59Z: the last that RFC 3339 can write.
-const LAST_SECOND: i64 = 253_402_300_799;
 
 /// Longer than any offset from UTC and any clock change, in seconds.
 const TWO_DAYS: i64 = 2 * 86_400;
@@ -38,7 +35,8 @@ impl Schedule {
     /// not depend on when it is asked for, so a stored task compiles for ever.
     ///
     /// A rule's DTSTART is its first time only when the rule matches it (as in dateutil), and counts
-    /// in COUNT then. UNTIL as a date includes that day.
+    /// in COUNT then. Where the creation stands in for it, times of day that the rule names are
+    /// round: `BYHOUR=8` is 08:00:00. UNTIL as a date includes that day.
     ///
     /// # Errors
     ///
@@ -92,7 +90,8 @@ impl Schedule {
         }
         let until = std::mem::replace(&mut self.until, LAST_SECOND);
         let excluded = std::mem::take(&mut self.excluded);
-        let problem = if self.next_fire(begin, |_| ()).is_none() {
+        let plain = until == LAST_SECOND && excluded.ranges().is_empty();
+        let problem = if plain || self.next_fire(begin, |_| ()).is_none() {
             let bound = if self.from == i64::MIN { "" } else { " at or after starts_at" };
             Problem::new(EXPR, format!("this never fires{bound}: no date and time fit it"))
         } else {
@@ -157,7 +156,10 @@ fn cron(spec: &ScheduleSpec) -> Result<Plan, Vec<String>> {
 }
 
 fn rules(spec: &ScheduleSpec, zone: Zone, anchor: i64) -> Result<Plan, Vec<String>> {
-    let set = ical::parse(&spec.expr, &spec.timezone)?;
+    let mut set = ical::parse(&spec.expr, &spec.timezone)?;
+    if set.start.is_none() && spec.starts_at.is_none() {
+        set.rules.iter_mut().for_each(RuleText::round_times);
+    }
     let start = match set.start {
         None => zone.local_at(anchor),
         Some(Stamp::Date(date)) => date.and_time(NaiveTime::MIN),
@@ -203,7 +205,7 @@ fn rule_source(
         }
     };
     if rule.freq < Freq::Hourly {
-        let days = DayRule::new(rule, start, local)?;
+        let days = DayRule::new(rule, start, local);
         return Ok(Source::Wall(LocalTimes::Days(days), fixed, at));
     }
     match frame_of(rule, zone) {

@@ -4,8 +4,8 @@
 //! next, at a cost that depends neither on the distance from its start nor on what somebody wrote in
 //! it: every search is bounded. Nothing here reads a clock or a file.
 //!
-//! Rules and cron fields stand for *local* times; [`zone`] turns each into an instant by the task's
-//! policy for gaps and folds. What has no hour of its own (intervals, rules of hours or less without
+//! Rules and cron fields stand for *local* times; each becomes an instant by the task's policy for
+//! gaps and folds (`wall.rs`), never by a library's. What has no hour of its own (intervals, rules of hours or less without
 //! BYHOUR, cron with `*` as hour) follows the passing of time instead.
 //!
 //! A time that the schedule names but that does not fire, because its date is excluded or its local

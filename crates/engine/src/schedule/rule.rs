@@ -14,8 +14,6 @@ use super::times::Times;
 /// How many days one search may look at: a whole cycle of the calendar, in periods of any length,
 /// so that what was not found within does not exist.
 pub(super) const SEARCH_DAYS: i64 = 150_000;
-/// How many days the one count of COUNT may look at: to the year 9999 from any of today.
-pub(super) const COUNT_DAYS: i64 = 3_000_000;
 /// The last year that is looked at.
 pub(super) const LAST_YEAR: i32 = 9_999;
 
@@ -34,12 +32,8 @@ pub(super) struct DayRule {
 }
 
 impl DayRule {
-    /// `rule` from `start` on. COUNT is counted here, once; an error says that it could not be.
-    pub(super) fn new(
-        rule: &RuleText,
-        start: NaiveDateTime,
-        until: Option<NaiveDateTime>,
-    ) -> Result<Self, String> {
+    /// `rule` from `start` on. COUNT is counted here, once.
+    pub(super) fn new(rule: &RuleText, start: NaiveDateTime, until: Option<NaiveDateTime>) -> Self {
         let listed = |list: &[i32], default: u32| match list {
             [] => vec![default],
             list => list.iter().filter_map(|&number| u32::try_from(number).ok()).collect(),
@@ -59,9 +53,9 @@ impl DayRule {
             end: until,
         };
         if let Some(count) = rule.count {
-            made.end = made.last_of(count)?;
+            made.end = made.last_of(count);
         }
-        Ok(made)
+        made
     }
 
     /// The first time not before `local`; `None` when there is none to the end of the rule, of a
@@ -91,26 +85,27 @@ impl DayRule {
         None
     }
 
-    /// The `count`th time; `None` when the rule has fewer before the year 10000.
-    fn last_of(&self, count: u32) -> Result<Option<NaiveDateTime>, String> {
+    /// The `count`th time; `None` when the rule has fewer, or when it lies behind four hundred years
+    /// (of days looked at): an end so far away is none.
+    fn last_of(&self, count: u32) -> Option<NaiveDateTime> {
         let mut left = usize::try_from(count).unwrap_or(usize::MAX);
         let mut looked = 0;
         let mut set = PeriodSet::new(&self.times);
         for number in 0.. {
-            let Some((first, length)) = self.period(number) else { break };
+            let (first, length) = self.period(number)?;
             looked += length;
-            if looked > COUNT_DAYS {
-                return Err("the end of COUNT is too far to be counted; use UNTIL".to_owned());
+            if looked > SEARCH_DAYS {
+                break;
             }
             set.fill(self, first, length);
             let before = if number == 0 { set.index_at_or_after(self.start) } else { 0 };
             let found = set.len() - before;
             if left <= found {
-                return Ok(Some(set.nth(before + left - 1)));
+                return Some(set.nth(before + left - 1));
             }
             left -= found;
         }
-        Ok(None)
+        None
     }
 
     /// The number of the last period that begins on or before `date`, which is not before the start.

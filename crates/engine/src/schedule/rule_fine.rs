@@ -5,17 +5,20 @@
 //! instant has. With BYHOUR the rule is about hours on the wall and is expanded there, like the
 //! rules of days. Both are the same search, in one [`Frame`] or the other.
 
-use chrono::{Datelike, NaiveDate, NaiveDateTime, NaiveTime, Timelike};
+use chrono::{NaiveDateTime, Timelike};
 
-use super::rule::{LAST_YEAR, pick};
+use super::rule::pick;
 use super::rule_days::DayFilter;
 use super::rule_text::{Freq, RuleText};
-use super::zone::{Zone, naive, seconds};
+use super::zone::{LAST_SECOND, Zone, naive, seconds};
 
 /// How many periods or days one search may look at.
 const SEARCH_STEPS: u32 = 150_000;
 /// How many the one count of COUNT may look at.
-const COUNT_STEPS: u32 = 2_000_000;
+const COUNT_STEPS: u32 = 1_000_000;
+
+/// Seconds of a day.
+const DAY: i64 = 86_400;
 
 /// What the numbers of the search mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,10 +30,11 @@ pub(super) enum Frame {
 }
 
 impl Frame {
-    fn local(self, time: i64) -> NaiveDateTime {
+    /// What the wall clock shows at `time`, in [`seconds`].
+    fn local(self, time: i64) -> i64 {
         match self {
-            Self::Wall => naive(time),
-            Self::Elapsed(zone) => zone.local_at(time),
+            Self::Wall => time,
+            Self::Elapsed(zone) => time + zone.offset_at(time),
         }
     }
 
@@ -120,22 +124,23 @@ impl FineRule {
     /// The first time of the rule not before `time`, both in the rule's frame; `None` when there is
     /// none to the end of the rule or within the bound of the search.
     pub(super) fn at_or_after(&self, time: i64) -> Option<i64> {
-        self.search(time, &mut SEARCH_STEPS.clone())
-            .filter(|&at| self.end.is_none_or(|end| at <= end))
+        let found = Search::new(self, SEARCH_STEPS).at_or_after(time);
+        found.filter(|&at| self.end.is_none_or(|end| at <= end))
     }
 
     fn last_of(&self, count: u32) -> Result<Option<i64>, String> {
         let mut left = count;
         let mut time = self.start;
-        let mut steps = COUNT_STEPS;
+        let mut search = Search::new(self, COUNT_STEPS);
         loop {
-            match self.search(time, &mut steps) {
+            match search.at_or_after(time) {
                 Some(found) if left == 1 => return Ok(Some(found)),
                 Some(found) => {
                     left -= 1;
                     time = found + 1;
                 }
-                None if steps == 0 => {
+                None if left == count => return Ok(None),
+                None if search.steps == 0 => {
                     return Err("the end of COUNT is too far to be counted; use UNTIL".to_owned());
                 }
                 None => return Ok(None),
@@ -143,82 +148,125 @@ impl FineRule {
         }
     }
 
-    /// Looks from `time` on and takes what it looks at from `steps`.
-    fn search(&self, time: i64, steps: &mut u32) -> Option<i64> {
-        let time = time.max(self.start);
-        if self.end.is_some_and(|end| end < time) {
+    /// The number of the first period that ends after `time`; not below 0.
+    fn period_ending_after(&self, time: i64) -> i64 {
+        ((time - self.unit - self.origin).div_euclid(self.step) + 1).max(0)
+    }
+}
+
+/// One search, or several with one bound.
+struct Search<'a> {
+    rule: &'a FineRule,
+    /// How many more periods or days may be looked at.
+    steps: u32,
+    /// The day that was asked for last (days since 1970), and whether the rule has it.
+    day: Option<(i64, bool)>,
+}
+
+impl<'a> Search<'a> {
+    fn new(rule: &'a FineRule, steps: u32) -> Self {
+        Self { rule, steps, day: None }
+    }
+
+    fn at_or_after(&mut self, time: i64) -> Option<i64> {
+        let rule = self.rule;
+        let time = time.max(rule.start);
+        if rule.end.is_some_and(|end| end < time) {
             return None;
         }
-        let mut number = self.period_ending_after(time);
+        let mut number = rule.period_ending_after(time);
         loop {
-            *steps = steps.checked_sub(1)?;
-            let begin = self.origin.checked_add(number.checked_mul(self.step)?)?;
-            if self.end.is_some_and(|end| end < begin) {
+            self.steps = self.steps.checked_sub(1)?;
+            let begin = rule.origin.checked_add(number.checked_mul(rule.step)?)?;
+            if rule.end.is_some_and(|end| end < begin) {
                 return None;
             }
             if let Some(found) = self.first_in(begin, time) {
                 return Some(found);
             }
-            let next = begin.checked_add(self.step)?;
-            let target = self.skip(next, steps)?;
-            number = (number + 1).max(self.period_ending_after(target));
+            let target = self.skip(begin.checked_add(rule.step)?)?;
+            number = (number + 1).max(rule.period_ending_after(target));
         }
-    }
-
-    /// The number of the first period that ends after `time`; not below 0.
-    fn period_ending_after(&self, time: i64) -> i64 {
-        ((time - self.unit - self.origin).div_euclid(self.step) + 1).max(0)
     }
 
     /// The first time not before `time` in the period that begins at `begin`.
-    fn first_in(&self, begin: i64, time: i64) -> Option<i64> {
-        let passing = || self.within.iter().map(|into| begin + into).filter(|&at| self.has(at));
-        if self.setpos.is_empty() {
-            return passing().find(|&at| at >= time);
+    fn first_in(&mut self, begin: i64, time: i64) -> Option<i64> {
+        let rule = self.rule;
+        let mut times = rule.within.iter().map(|into| begin + into);
+        if rule.setpos.is_empty() {
+            return times.find(|&at| at >= time && self.has(at));
         }
-        let set: Vec<i64> = passing().collect();
-        pick(&self.setpos, set.len()).into_iter().map(|place| set[place]).find(|&at| at >= time)
+        let set: Vec<i64> = times.filter(|&at| self.has(at)).collect();
+        pick(&rule.setpos, set.len()).into_iter().map(|place| set[place]).find(|&at| at >= time)
     }
 
-    fn has(&self, at: i64) -> bool {
-        if self.days_open && self.hours | self.minutes | self.seconds == 0 {
+    fn has(&mut self, at: i64) -> bool {
+        let rule = self.rule;
+        if rule.days_open && rule.hours | rule.minutes | rule.seconds == 0 {
             return true;
         }
-        let local = self.frame.local(at);
-        within(self.hours, local.hour())
-            && within(self.minutes, local.minute())
-            && within(self.seconds, local.second())
-            && (self.days_open || self.days.has(local.date()))
+        let local = rule.frame.local(at);
+        within(rule.hours, local.div_euclid(3_600).rem_euclid(24))
+            && within(rule.minutes, local.div_euclid(60).rem_euclid(60))
+            && within(rule.seconds, local.rem_euclid(60))
+            && self.has_day(local.div_euclid(DAY))
+    }
+
+    fn has_day(&mut self, number: i64) -> bool {
+        if self.rule.days_open {
+            return true;
+        }
+        match self.day {
+            Some((day, has)) if day == number => has,
+            _ => {
+                let has = self.rule.days.has(naive(number * DAY).date());
+                self.day = Some((number, has));
+                has
+            }
+        }
     }
 
     /// From where to look on when the next period begins at `next`: there, or further when nothing
-    /// can be in between. Hours and minutes are left one at a time, so that no clock change is
-    /// jumped over.
-    fn skip(&self, next: i64, steps: &mut u32) -> Option<i64> {
-        let (local, last) = (self.frame.local(next), self.frame.local(next + self.unit - 1));
-        if local.year() > LAST_YEAR {
+    /// can be in between. Where elapsed time is counted, no step leaves the quarter of an hour, for
+    /// clocks change between quarters.
+    fn skip(&mut self, next: i64) -> Option<i64> {
+        let rule = self.rule;
+        let (local, last) = (rule.frame.local(next), rule.frame.local(next + rule.unit - 1));
+        if local > LAST_SECOND {
             return None;
         }
-        if !self.days_open && !self.days.has(local.date()) && !self.days.has(last.date()) {
-            let date = self.next_day(local.date().max(last.date()), steps)?;
-            return Some(self.frame.time(date.and_time(NaiveTime::MIN)));
+        let (day, last_day) = (local.div_euclid(DAY), last.div_euclid(DAY));
+        if !self.has_day(day) && !self.has_day(last_day) {
+            let day = self.next_day(day.max(last_day))?;
+            return Some(rule.frame.time(naive(day * DAY)));
         }
-        if self.frame == Frame::Wall && !within(self.hours, local.hour()) {
-            return Some(next + 3_600 - i64::from(local.minute() * 60 + local.second()));
+        if rule.frame == Frame::Wall && !within(rule.hours, local.div_euclid(3_600).rem_euclid(24))
+        {
+            return Some(next + 3_600 - local.rem_euclid(3_600));
         }
-        if self.unit < 60 && !within(self.minutes, local.minute()) {
-            return Some(next + 60 - i64::from(local.second()));
+        let (minute, second) = (local.div_euclid(60).rem_euclid(60), local.rem_euclid(60));
+        if rule.unit < 3_600 && !within(rule.minutes, minute) {
+            let quarter = (minute / 15 + 1) * 15;
+            let minutes = (minute + 1..quarter).find(|&minute| within(rule.minutes, minute));
+            return Some(next - second + (minutes.unwrap_or(quarter) - minute) * 60);
+        }
+        if rule.unit < 60 && !within(rule.seconds, second) {
+            let seconds = (second + 1..60).find(|&second| within(rule.seconds, second));
+            return Some(next + seconds.unwrap_or(60) - second);
         }
         Some(next)
     }
 
-    fn next_day(&self, after: NaiveDate, steps: &mut u32) -> Option<NaiveDate> {
-        let mut date = after;
+    fn next_day(&mut self, after: i64) -> Option<i64> {
+        let mut day = after;
         loop {
-            *steps = steps.checked_sub(1)?;
-            date = date.succ_opt().filter(|date| date.year() <= LAST_YEAR)?;
-            if self.days.has(date) {
-                return Some(date);
+            self.steps = self.steps.checked_sub(1)?;
+            day += 1;
+            if day > LAST_SECOND / DAY {
+                return None;
+            }
+            if self.has_day(day) {
+                return Some(day);
             }
         }
     }
@@ -228,6 +276,43 @@ fn bits(numbers: &[i32]) -> u64 {
     numbers.iter().fold(0, |bits, number| bits | (1 << number))
 }
 
-fn within(bits: u64, number: u32) -> bool {
+fn within(bits: u64, number: i64) -> bool {
     bits == 0 || bits & (1 << number) != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono_tz::Tz;
+
+    use super::*;
+    use crate::schedule::rule_text;
+
+    /// How many periods and days are looked at for the next time after `year`, of a rule begun in
+    /// 2016.
+    fn steps(rule: &str, frame: Frame, year: i32) -> u32 {
+        let rule = rule_text::parse(rule).unwrap();
+        let local = |year| {
+            chrono::NaiveDate::from_ymd_opt(year, 1, 1).unwrap().and_time(chrono::NaiveTime::MIN)
+        };
+        let fine = FineRule::new(&rule, frame, local(2016), None).unwrap();
+        let mut search = Search::new(&fine, SEARCH_STEPS);
+        assert!(search.at_or_after(seconds(local(year)) + 1).is_some());
+        SEARCH_STEPS - search.steps
+    }
+
+    #[test]
+    fn the_next_time_costs_the_same_ten_years_from_the_start() {
+        let elapsed = Frame::Elapsed(Zone(Tz::Europe__Berlin));
+        for (rule, frame, most) in [
+            ("FREQ=MINUTELY", elapsed, 2),
+            ("FREQ=SECONDLY;INTERVAL=7", elapsed, 2),
+            ("FREQ=SECONDLY;BYSECOND=0", elapsed, 3),
+            ("FREQ=SECONDLY;BYMINUTE=59;BYSECOND=59", elapsed, 9),
+            ("FREQ=MINUTELY;BYHOUR=23;BYMINUTE=59", Frame::Wall, 30),
+            ("FREQ=MINUTELY;BYMONTH=2;BYMONTHDAY=29", elapsed, 4 * 366),
+        ] {
+            assert!(steps(rule, frame, 2017) <= most, "{rule}: {}", steps(rule, frame, 2017));
+            assert!(steps(rule, frame, 2026) <= most, "{rule}: {}", steps(rule, frame, 2026));
+        }
+    }
 }

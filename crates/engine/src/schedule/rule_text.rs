@@ -146,6 +146,19 @@ pub(super) fn parse(text: &str) -> Result<RuleText, Vec<String>> {
 }
 
 impl RuleText {
+    /// Sets to zero what is finer than the times of day that the rule names and would be taken from
+    /// a start that nobody chose: `BYHOUR=8;BYMINUTE=30` is 08:30:00, whatever the second in which
+    /// the task was created.
+    pub(super) fn round_times(&mut self) {
+        if !self.hours.is_empty() && self.minutes.is_empty() && self.freq <= Freq::Hourly {
+            self.minutes = vec![0];
+        }
+        let named = !self.hours.is_empty() || !self.minutes.is_empty();
+        if named && self.seconds.is_empty() && self.freq <= Freq::Minutely {
+            self.seconds = vec![0];
+        }
+    }
+
     fn read_part(&mut self, name: &str, value: &str) -> Result<(), String> {
         let list = |low, high| numbers(name, value, low, high);
         match name {

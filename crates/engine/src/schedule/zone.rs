@@ -8,6 +8,8 @@ use chrono_tz::Tz;
 
 use crate::problem::nearest;
 
+/// 9999-12-31T23:59:59Z: the last that RFC 3339 can write.
+pub(super) const LAST_SECOND: i64 = 253_402_300_799;
 /// Further than any clock change reaches: the widest known is 24 hours (Pacific/Apia, 2011).
 const BEYOND_ANY_CHANGE: i64 = 26 * 3600;
 
@@ -189,6 +191,12 @@ mod tests {
         let at = kathmandu.resolve(local("2026-01-01T09:00:00"));
 
         assert_eq!(at, Resolved::Once(unix("2026-01-01T03:15:00Z")));
+    }
+
+    #[test]
+    fn the_zone_data_know_the_summers_of_this_century() {
+        assert_eq!(zone("Europe/Berlin").offset_at(unix("2095-07-01T00:00:00Z")), 7_200);
+        assert_eq!(zone("America/New_York").offset_at(unix("2095-01-01T00:00:00Z")), -18_000);
     }
 
     #[test]

@@ -47,6 +47,8 @@ fn fine(rule: &RuleText) -> String {
             named
                 .into_iter()
                 .filter(|(_, numbers)| !numbers.is_empty())
+                // Second 0 goes without saying.
+                .filter(|(name, numbers)| *name != "at second" || **numbers != [0])
                 .map(|(name, numbers)| format!("{name} {}", runs(&or_start(numbers, 0)))),
         )
         .collect::<Vec<_>>()

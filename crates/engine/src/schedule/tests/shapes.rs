@@ -3,7 +3,7 @@
 use chrono::TimeDelta;
 
 use super::{CREATED, compiled, fires, instant, spec};
-use crate::schedule::{NominalKind, ScheduleSpec};
+use crate::schedule::{NominalKind, Schedule, ScheduleSpec};
 use crate::task::Policy;
 use crate::task::ScheduleKind::{Cron, Event, Interval, Manual, Once, Rrule};
 
@@ -225,4 +225,22 @@ fn jitter_leaves_a_note_and_no_other_trace_in_a_preview() {
 
     assert_eq!(fire.at, instant("2026-01-01T09:00:00Z"));
     assert_eq!(fire.note.as_deref(), Some("starts up to 30 s later (jitter)"));
+}
+
+#[test]
+fn a_named_time_of_day_does_not_take_the_seconds_of_the_creation() {
+    let created = instant("2026-01-01T12:34:56Z");
+    for (rule, wanted) in [
+        ("FREQ=DAILY;BYHOUR=8;BYMINUTE=30", "2026-01-02T08:30:00+00:00"),
+        ("FREQ=DAILY;BYHOUR=8", "2026-01-02T08:00:00+00:00"),
+        ("FREQ=MINUTELY;INTERVAL=20;BYHOUR=15", "2026-01-01T15:14:00+00:00"),
+        ("FREQ=HOURLY;BYMINUTE=5", "2026-01-01T13:05:00+00:00"),
+        // Nothing is named: the creation is the phase.
+        ("FREQ=DAILY", "2026-01-01T12:34:56+00:00"),
+        // Somebody chose the start: RFC 5545 takes what is missing from it.
+        ("DTSTART:20260101T101112\nRRULE:FREQ=DAILY;BYHOUR=8", "2026-01-02T08:11:12+00:00"),
+    ] {
+        let schedule = Schedule::compile(&spec(Rrule, rule, "UTC"), created).unwrap();
+        assert_eq!(fires(&schedule, "2026-01-01T12:34:56Z", 1), [wanted], "{rule}");
+    }
 }
