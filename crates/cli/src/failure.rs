@@ -41,8 +41,23 @@ impl Failure {
 
 impl From<BoxError> for Failure {
     fn from(error: BoxError) -> Self {
-        Self::Failed(error.to_string())
+        Self::Failed(with_causes(&*error))
     }
+}
+
+/// An error and what caused it, in one line; causes that were said already are left out.
+#[must_use]
+pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let said = inner.to_string();
+        if !words.contains(&said) {
+            words = format!("{words}: {said}");
+        }
+        cause = inner.source();
+    }
+    words
 }
 
 impl fmt::Display for Failure {

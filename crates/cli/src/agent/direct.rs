@@ -11,9 +11,8 @@ use orchestrator_engine::store::{StoreError, agent};
 use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::{PgConnection, PgPool};
-use std::fmt::Write as _; // writing into a String cannot fail
 
-use crate::failure::Failure;
+use crate::failure::{Failure, with_causes};
 
 /// The database.
 pub struct Direct {
@@ -113,13 +112,7 @@ async fn record(
 /// With the cause, which for a person at the database is no secret.
 #[expect(clippy::needless_pass_by_value, reason = "it is for map_err")]
 fn told(error: StoreError) -> Failure {
-    let mut words = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(inner) = cause {
-        let _ = write!(words, ": {inner}");
-        cause = inner.source();
-    }
-    Failure::failed(words)
+    Failure::failed(with_causes(&error))
 }
 
 fn to_json(row: &impl Serialize) -> Result<Value, Failure> {

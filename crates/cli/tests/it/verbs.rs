@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::system::{ADMIN_KEY, Place, System, is_private, words};
+use crate::system::{ADMIN_KEY, Place, Said, System, is_private, words};
 
 const TASKS: &str = r#"
 name: greeting
@@ -130,11 +130,12 @@ async fn a_run_is_watched_to_its_end_and_its_exit_code_says_how_it_went() {
     assert!(badly.contains("run  failed after") && badly.contains("no luck"), "{badly}");
     assert_eq!(whole.code, 1);
     assert_eq!(whole.json()["status"], "failed");
-    assert_eq!(
-        words(&shown).iter().filter(|line| line.contains(&"core.fail")).count(),
-        1,
+    let steps: Vec<_> = words(&shown).into_iter().filter(|line| line.contains(&"1")).collect();
+    assert!(
+        steps.iter().any(|step| step.starts_with(&["first", "core.echo", "succeeded"])),
         "{shown}"
     );
+    assert!(steps.iter().any(|step| step.starts_with(&["boom", "core.fail", "failed"])), "{shown}");
     assert!(refused.contains("params.whom"), "{refused}");
 
     let again = place.call(&["run", "retry", "doomed", "--watch"]).expect(1);
@@ -272,12 +273,14 @@ async fn the_first_agent_is_made_straight_in_the_database() {
 async fn doctor_finds_nothing_wrong_with_a_system_that_is_up() {
     let system = System::start().await;
 
-    let said = system.place.call(&["doctor", "-o", "json"]);
+    // Scheduler and worker are heard of a moment after they are up.
+    let look = || system.place.call(&["doctor", "-o", "json"]);
+    let is_well = |said: &Said| said.code == 0 && !said.out.contains("\"warn\"");
+    let said = std::iter::repeat_with(look).take(200).find(is_well).expect("all is well at last");
 
     let checks: Vec<_> = said.out.lines().filter(|line| line.contains("\"status\"")).collect();
     assert!(checks.len() >= 9, "{said:?}");
     assert!(checks.iter().all(|line| line.contains("\"ok\"")), "{said:?}");
-    assert_eq!(said.code, 0);
     assert!(is_private(&system.data_dir().join("admin.key")));
     assert_eq!(
         std::fs::read_to_string(system.data_dir().join("admin.key")).unwrap().trim(),
