@@ -64,7 +64,6 @@ pub async fn serve(ctx: Context, stop: CancellationToken) -> Result<(), BoxError
         .await
         .map_err(|error| format!("{address} cannot be opened: {error}; set API_HOST, API_PORT"))?;
     tracing::info!(address = %listener.local_addr()?, "serving");
-    ctx.health.ready("api");
     let app = router(api).into_make_service_with_connect_info::<SocketAddr>();
     let pulse = orchestrator_boot::beat(ctx, Service::Api, || (0, 0), stop.clone());
     let serving = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned());

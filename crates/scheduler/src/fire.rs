@@ -34,7 +34,6 @@ pub async fn run(ctx: Context, stop: CancellationToken) {
     let wake = ctx.streams.listen(SCHEDULE, stop.clone());
     let mut firing = Firing::new(ctx.clone());
     let mut outage = Outage::new("fire schedules");
-    ctx.health.ready("scheduler");
     loop {
         let pause = match firing.fire_due().await {
             Ok(next) => {

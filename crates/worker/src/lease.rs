@@ -31,7 +31,6 @@ pub(crate) async fn run(worker: Arc<Worker>, stop: CancellationToken) {
     let free = Arc::new(Semaphore::new(slots));
     let mut going = JoinSet::new();
     let wake = worker.ctx.streams.listen(WORK, stop.clone());
-    worker.ctx.health.ready("worker");
     let mut outage = Outage::new("lease work");
     while !stop.is_cancelled() {
         // One permit in hand: there is room for at least one run.

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
 use orchestrator_engine::id::{self, AgentId, EventId, RunId, TaskId};
 use orchestrator_engine::problem::Problem as Entry;
-use orchestrator_engine::schedule::check_topic;
+use orchestrator_engine::schedule::{TOPIC_MAX, check_topic};
 use orchestrator_engine::store::event::{self, NewEvent};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -20,8 +20,6 @@ use crate::page::{List, Query};
 use crate::problem::{Problem, ProblemDocument};
 use crate::state::Api;
 
-/// The longest topic, in bytes.
-const TOPIC_MAX: usize = 200;
 /// The longest key, in bytes.
 const KEY_MAX: usize = 200;
 

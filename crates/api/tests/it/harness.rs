@@ -10,9 +10,8 @@ use http_body_util::BodyExt as _;
 use orchestrator_api::Api;
 use orchestrator_boot::{Context, Service};
 use orchestrator_engine::clock::{Clock as _, FakeClock};
-use orchestrator_engine::config::{Env, Secret, Settings};
+use orchestrator_engine::config::{Env, Settings};
 use orchestrator_engine::store::{agent, process};
-use orchestrator_engine::streams::Streams;
 use orchestrator_engine::tool::ToolSpec;
 use orchestrator_testkit::TestServers;
 use serde_json::{Value, json};
@@ -119,11 +118,9 @@ fn api(db: &TestServers, clock: &FakeClock, settings: &[(&str, &str)]) -> Api {
     all.retain(|(name, _)| !settings.iter().any(|(other, _)| other == name));
     all.extend_from_slice(settings);
     let settings = Settings::read(&Env::from_pairs(all)).unwrap();
-    let url = settings.redis.url.clone();
     let clock = Arc::new(clock.clone());
-    let streams = Streams::new(url.as_ref().map(Secret::expose), clock.clone()).unwrap();
     let ctx = Context::new(Service::Api, settings, db.pool.clone(), clock);
-    let api = Api::new(&ctx, streams);
+    let api = Api::new(&ctx);
     orchestrator_api::routes::health::add_checks(&api);
     api
 }

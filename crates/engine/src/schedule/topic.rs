@@ -4,7 +4,7 @@
 //! one word and `#`, as the last word only, for whatever follows, also nothing.
 
 /// The longest topic or pattern, in bytes.
-pub const TOPIC_MAX: usize = 255;
+pub const TOPIC_MAX: usize = 200;
 
 /// Checks that `topic` can be published under.
 ///

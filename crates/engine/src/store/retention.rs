@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use sqlx::{Connection, PgConnection};
 
-use super::{StoreError, seconds};
+use super::StoreError;
 
 /// First answers to requests with an `Idempotency-Key` are kept so long.
 const IDEMPOTENCY_KEPT: Duration = Duration::from_hours(24);
@@ -24,14 +25,18 @@ pub struct Pruned {
     pub occurrences: u64,
 }
 
-/// Removes runs, events and ledger entries older than `kept`, and answers, tokens and dedupe keys
+/// Removes runs, events and ledger entries older than `kept` at `now`, and answers, tokens and dedupe keys
 /// whose time is over; makes the partitions of the weeks to come. `None` when another process is
 /// doing so.
 ///
 /// # Errors
 ///
 /// [`StoreError::Database`]; nothing is removed then.
-pub async fn prune(conn: &mut PgConnection, kept: Duration) -> Result<Option<Pruned>, StoreError> {
+pub async fn prune(
+    conn: &mut PgConnection,
+    kept: Duration,
+    now: DateTime<Utc>,
+) -> Result<Option<Pruned>, StoreError> {
     let failed = || StoreError::while_trying("prune old records");
     let mut tx = conn.begin().await.map_err(failed())?;
     let ours = sqlx::query_scalar!(r#"select pg_try_advisory_xact_lock($1) as "ours!""#, LOCK)
@@ -41,17 +46,18 @@ pub async fn prune(conn: &mut PgConnection, kept: Duration) -> Result<Option<Pru
     if !ours {
         return Ok(None);
     }
-    let kept = seconds(kept);
+    let horizon = now - kept;
     sqlx::query!(
-        "select ensure_run_partitions(now(), now() + make_interval(secs => $1))",
-        seconds(PARTITIONS_AHEAD),
+        "select ensure_run_partitions($1, $2)",
+        now,
+        now + PARTITIONS_AHEAD,
     )
     .fetch_one(&mut *tx)
     .await
     .map_err(failed())?;
     let partitions = sqlx::query_scalar!(
-        r#"select drop_run_partitions(now() - make_interval(secs => $1)) as "dropped!""#,
-        kept,
+        r#"select drop_run_partitions($1) as "dropped!""#,
+        horizon,
     )
     .fetch_one(&mut *tx)
     .await
@@ -59,30 +65,30 @@ pub async fn prune(conn: &mut PgConnection, kept: Duration) -> Result<Option<Pru
     let events = sqlx::query!(
         "
         delete from event
-        where id < uuid_at(now() - make_interval(secs => $1)) and consumed_at is not null
+        where id < uuid_at($1) and consumed_at is not null
         ",
-        kept,
+        horizon,
     )
     .execute(&mut *tx)
     .await
     .map_err(failed())?
     .rows_affected();
     let occurrences = sqlx::query!(
-        "delete from occurrence where decided_at < now() - make_interval(secs => $1)",
-        kept,
+        "delete from occurrence where decided_at < $1",
+        horizon,
     )
     .execute(&mut *tx)
     .await
     .map_err(failed())?
     .rows_affected();
     sqlx::query!(
-        "delete from idempotency where created_at < now() - make_interval(secs => $1)",
-        seconds(IDEMPOTENCY_KEPT),
+        "delete from idempotency where created_at < $1",
+        now - IDEMPOTENCY_KEPT,
     )
     .execute(&mut *tx)
     .await
     .map_err(failed())?;
-    sqlx::query!("delete from access_token where expires_at < now()")
+    sqlx::query!("delete from access_token where expires_at < $1", now)
         .execute(&mut *tx)
         .await
         .map_err(failed())?;

@@ -10,7 +10,7 @@ pub(super) async fn old(ctx: &Context) -> Result<(), StoreError> {
     let mut conn =
         ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
     let kept = Duration::from_secs(u64::from(ctx.settings.retention_days) * 24 * 3600);
-    let Some(pruned) = retention::prune(&mut conn, kept).await? else {
+    let Some(pruned) = retention::prune(&mut conn, kept, ctx.clock.now()).await? else {
         return Ok(()); // another scheduler is at it
     };
     if pruned != retention::Pruned::default() {

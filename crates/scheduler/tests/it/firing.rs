@@ -1,0 +1,98 @@
+//! Every time fires once, however many schedulers there are.
+
+use chrono::TimeDelta;
+use orchestrator_engine::clock::Clock as _;
+use orchestrator_testkit::{FakeTools, TestApp, task};
+use serde_json::json;
+
+const NOW: &str = "2026-03-01T08:00:00Z";
+
+fn echo(kind: &str, expr: &str) -> serde_json::Value {
+    task(kind, expr, &json!([{"id": "one", "uses": "test.echo"}]))
+}
+
+/// Two thousand tasks are due in the same second. Two schedulers fire them, three workers run them.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_schedulers_and_three_workers_make_each_run_once() {
+    let app = TestApp::with(NOW, &[("WORKER_CONCURRENCY", "20")]).await;
+    for _ in 0..2_000 {
+        app.add_task(echo("once", "2026-03-01T08:00:01Z")).await;
+    }
+    let tools = FakeTools::default();
+    app.clock.advance(TimeDelta::seconds(1));
+
+    let schedulers = [app.start_scheduler(), app.start_scheduler()];
+    let workers = [(); 3].map(|()| app.start_worker(&tools));
+    app.until("select count(*) from run", 2_000).await;
+    let ended = app.until_idle().await;
+    for service in schedulers.into_iter().chain(workers) {
+        service.stop().await;
+    }
+
+    assert_eq!(ended, [("succeeded".to_owned(), 2_000)]);
+    assert_eq!(app.count("select count(distinct task_id) from run").await, 2_000);
+    assert_eq!(
+        app.count("select count(*) from occurrence where disposition = 'fired'").await,
+        2_000
+    );
+    assert_eq!(app.count("select count(*) from task where status = 'completed'").await, 2_000);
+    app.check_invariants().await;
+}
+
+#[tokio::test]
+async fn a_scheduler_wakes_for_a_task_that_is_made_while_it_sleeps() {
+    let app = TestApp::with(NOW, &[("SCHEDULER_INTERVAL", "300")]).await;
+    let scheduler = app.start_scheduler();
+    app.until("select count(*) from process where service = 'scheduler'", 1).await;
+
+    app.add_task(echo("once", "2026-03-01T08:00:01Z")).await;
+    app.clock.advance(TimeDelta::seconds(1));
+    app.context(orchestrator_boot::Service::Api).streams.wake_scheduler().await;
+    app.until("select count(*) from due_work", 1).await;
+    scheduler.stop().await;
+
+    assert_eq!(app.count("select count(*) from occurrence").await, 1);
+}
+
+#[tokio::test]
+async fn a_run_knows_the_time_it_was_meant_for() {
+    let app = TestApp::at(NOW).await;
+    app.add_task(echo("cron", "30 9 * * *")).await;
+    app.clock.set("2026-03-01T09:30:02Z".parse().unwrap());
+    let scheduler = app.start_scheduler();
+    app.until("select count(*) from due_work", 1).await;
+    scheduler.stop().await;
+
+    let nominal: chrono::DateTime<chrono::Utc> =
+        sqlx::query_scalar("select nominal_at from due_work")
+            .fetch_one(&app.servers.pool)
+            .await
+            .unwrap();
+    let next: chrono::DateTime<chrono::Utc> = sqlx::query_scalar("select next_fire_at from task")
+        .fetch_one(&app.servers.pool)
+        .await
+        .unwrap();
+    assert_eq!(nominal.to_rfc3339(), "2026-03-01T09:30:00+00:00");
+    assert_eq!(next.to_rfc3339(), "2026-03-02T09:30:00+00:00");
+}
+
+#[tokio::test]
+async fn a_task_whose_schedule_cannot_be_followed_is_paused_and_harms_no_other() {
+    let app = TestApp::at(NOW).await;
+    let broken = app.add_task(echo("once", "2026-03-01T08:00:01Z")).await;
+    app.add_task(echo("once", "2026-03-01T08:00:01Z")).await;
+    sqlx::query("update task_revision set spec = spec - 'title' where task_id = $1")
+        .bind(broken)
+        .execute(&app.servers.pool)
+        .await
+        .unwrap();
+    app.clock.advance(TimeDelta::seconds(1));
+
+    let scheduler = app.start_scheduler();
+    app.until("select count(*) from due_work", 1).await;
+    app.until("select count(*) from task where status = 'paused' and pause_reason is not null", 1)
+        .await;
+    scheduler.stop().await;
+
+    assert!(app.clock.now() > NOW.parse::<chrono::DateTime<chrono::Utc>>().unwrap());
+}
