@@ -50,7 +50,7 @@ pub struct Place {
 
 impl Place {
     pub fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), settings: Vec::new() }
+        Self { folder: tempfile::tempdir().expect("a folder can be made"), settings: Vec::new() }
     }
 
     /// The same with a setting in the environment.
@@ -62,8 +62,9 @@ impl Place {
     /// Writes a file.
     pub fn file(&self, name: &str, content: &str) {
         let path = self.folder.path().join(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, content).unwrap();
+        let folder = path.parent().expect("it stands in the folder");
+        std::fs::create_dir_all(folder).expect("folders can be made");
+        std::fs::write(path, content).expect("files can be written");
     }
 
     fn command(&self) -> Command {
@@ -90,14 +91,14 @@ impl Place {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap();
+            .expect("the binary is built");
         // Whoever does not read its input closes it.
-        drop(child.stdin.take().unwrap().write_all(input.as_bytes()));
-        let output = child.wait_with_output().unwrap();
+        drop(child.stdin.take().expect("it is piped").write_all(input.as_bytes()));
+        let output = child.wait_with_output().expect("it ends");
         Said {
             code: output.status.code().expect("it was not killed"),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
+            out: String::from_utf8(output.stdout).expect("it writes text"),
+            err: String::from_utf8(output.stderr).expect("it writes text"),
         }
     }
 }
@@ -114,7 +115,7 @@ impl System {
     pub async fn start() -> Self {
         let servers = TestServers::fresh().await;
         let place = Place::new();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let mut process = place
             .command()
             .args(["dev", "--port", &port.to_string()])
@@ -124,8 +125,8 @@ impl System {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
-            .unwrap();
-        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+            .expect("the binary is built");
+        let lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();
         let mut ready = lines.map_while(Result::ok).skip_while(|line| line != "Ready.");
         assert!(ready.next().is_some(), "the system ended before it was ready");
         // What it says later must not fill the pipe.
@@ -146,6 +147,11 @@ impl Drop for System {
     }
 }
 
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    listener.local_addr().expect("it has an address").port()
+}
+
 /// The words of each line.
 pub fn words(text: &str) -> Vec<Vec<&str>> {
     text.lines().map(|line| line.split_whitespace().collect()).collect()
@@ -154,5 +160,5 @@ pub fn words(text: &str) -> Vec<Vec<&str>> {
 /// Whether others may look into it.
 pub fn is_private(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
-    path.metadata().unwrap().permissions().mode() & 0o077 == 0
+    path.metadata().expect("it is there").permissions().mode() & 0o077 == 0
 }
