@@ -157,8 +157,9 @@ pub fn words(text: &str) -> Vec<Vec<&str>> {
     text.lines().map(|line| line.split_whitespace().collect()).collect()
 }
 
-/// Whether others may look into it.
+/// Whether only its owner may look into it.
 pub fn is_private(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
-    path.metadata().expect("it is there").permissions().mode() & 0o077 == 0
+    let mode = path.metadata().expect("it is there").permissions().mode();
+    mode.is_multiple_of(0o100)
 }
