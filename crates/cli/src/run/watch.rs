@@ -161,7 +161,8 @@ fn outcome_words(run: &Value) -> String {
 struct Live {
     bars: MultiProgress,
     head: ProgressBar,
-    steps: BTreeMap<String, ProgressBar>,
+    /// By path: the attempt that is shown, and its line.
+    steps: BTreeMap<String, (i64, ProgressBar)>,
 }
 
 impl Live {
@@ -176,14 +177,21 @@ impl Live {
     fn step(&mut self, step: &Value, now: DateTime<Utc>) {
         let path = text(step, "path");
         let depth = path.matches('/').count();
-        let bar = self.steps.entry(path).or_insert_with(|| {
+        let attempt = step.get("attempt").and_then(Value::as_i64).unwrap_or(1);
+        let (shown, bar) = self.steps.entry(path).or_insert_with(|| {
             let since = time_in(step, "started_at").and_then(|at| (now - at).to_std().ok());
             let bar = ProgressBar::new_spinner().with_elapsed(since.unwrap_or_default());
-            let bar = self.bars.add(bar);
+            (0, self.bars.add(bar))
+        });
+        if *shown != attempt {
+            // The first, or another after one that has ended.
+            if *shown > 0 {
+                bar.reset();
+            }
             bar.set_style(turning());
             bar.enable_steady_tick(TICK);
-            bar
-        });
+            *shown = attempt;
+        }
         let status = text(step, "status");
         let indent = "  ".repeat(depth + 1);
         if status == "running" {
@@ -236,7 +244,7 @@ impl View for Live {
     }
 
     fn end(&mut self, run: &Value, now: DateTime<Utc>) {
-        for bar in self.steps.values().filter(|bar| !bar.is_finished()) {
+        for (_, bar) in self.steps.values().filter(|(_, bar)| !bar.is_finished()) {
             bar.finish_and_clear();
         }
         self.head.set_style(still());
