@@ -127,18 +127,24 @@ fn data_dir(folder: &Path) -> Vec<Finding> {
     if !folder.exists() {
         return Vec::new();
     }
-    let open: Vec<_> = [folder.to_owned(), folder.join("admin.key"), folder.join("env")]
-        .into_iter()
-        .filter(|path| {
-            path.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
-        })
-        .map(|path| path.display().to_string())
-        .collect();
+    // Going through the folder is harmless, and the servers' own user has to.
+    let open: Vec<_> = [
+        (folder.to_owned(), 0o066),
+        (folder.join("admin.key"), 0o077),
+        (folder.join("env"), 0o077),
+        (folder.join("password"), 0o077),
+    ]
+    .into_iter()
+    .filter(|(path, too_much)| {
+        path.metadata().is_ok_and(|metadata| metadata.permissions().mode() & too_much != 0)
+    })
+    .map(|(path, _)| path.display().to_string())
+    .collect();
     if open.is_empty() {
-        return vec![Finding::ok(WHAT, format!("{} is for you alone", folder.display()))];
+        return vec![Finding::ok(WHAT, format!("only you can look into {}", folder.display()))];
     }
     let says = format!("others on this machine can look into {}", open.join(", "));
-    vec![Finding::warn(WHAT, says, format!("chmod go= {}", open.join(" ")))]
+    vec![Finding::warn(WHAT, says, format!("chmod go-rw {}", open.join(" ")))]
 }
 
 async fn in_database(env: &Env, found: &mut Vec<Finding>) {
@@ -384,7 +390,7 @@ mod tests {
         chmod(&key, 0o600);
         let shut = data_dir(folder.path()).remove(0);
 
-        assert_eq!(open.advice, Some(format!("chmod go= {}", key.display())));
+        assert_eq!(open.advice, Some(format!("chmod go-rw {}", key.display())));
         assert_eq!(shut.state, State::Ok);
         assert_eq!(data_dir(&folder.path().join("none")), []);
     }

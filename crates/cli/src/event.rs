@@ -57,7 +57,7 @@ pub async fn run(verb: Verb, session: &Session) -> Result<ExitCode, Failure> {
         Verb::List { topic, limit } => {
             let query: Vec<_> = topic.map(|topic| ("topic", topic)).into_iter().collect();
             let answer = session.client.list("events", &query, limit).await?;
-            let now = session.now();
+            let now = Session::now();
             session.show(&answer, |answer| {
                 let events = items(answer);
                 let ids = Ids::among(events.iter().filter_map(|event| event.get("id")?.as_str()));

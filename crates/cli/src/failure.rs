@@ -41,8 +41,23 @@ impl Failure {
 
 impl From<BoxError> for Failure {
     fn from(error: BoxError) -> Self {
-        Self::Failed(error.to_string())
+        Self::Failed(with_causes(&*error))
     }
+}
+
+/// An error and what caused it, in one line; causes that were said already are left out.
+#[must_use]
+pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let said = inner.to_string();
+        if !words.contains(&said) {
+            words = format!("{words}: {said}");
+        }
+        cause = inner.source();
+    }
+    words
 }
 
 impl fmt::Display for Failure {
@@ -83,9 +98,10 @@ pub struct Mistake {
 }
 
 impl Mistake {
-    /// The mistake as it is told where what was sent is not at hand.
+    /// The mistake with its place as people name it.
     fn told(&self) -> String {
-        match self.pointer.as_deref().or(self.parameter.as_deref()) {
+        let place = self.pointer.as_deref().map(place_of).or_else(|| self.parameter.clone());
+        match place.as_deref() {
             None | Some("") => self.message.clone(),
             Some(place) => format!("{place}: {}", self.message),
         }
@@ -109,17 +125,33 @@ impl Problem {
     }
 }
 
+/// A JSON pointer as people name the place, as far as can be told without what was sent:
+/// `/scopes/0` → `scopes[0]`.
+fn place_of(pointer: &str) -> String {
+    pointer.split('/').skip(1).fold(String::new(), |place, token| {
+        let name = token.replace("~1", "/").replace("~0", "~");
+        if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit()) {
+            format!("{place}[{name}]")
+        } else if place.is_empty() {
+            name
+        } else {
+            format!("{place}.{name}")
+        }
+    })
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.title)?;
-        let told: Vec<_> = self.errors.iter().map(Mistake::told).collect();
         match &self.detail {
             // The server says a single mistake in both places.
-            Some(detail) if told.first() != Some(detail) => write!(f, ": {detail}")?,
+            Some(detail) if !matches!(&self.errors[..], [one] if detail.ends_with(&one.message)) => {
+                write!(f, ": {detail}")?;
+            }
             _ => {}
         }
-        for mistake in told {
-            write!(f, "\n  {mistake}")?;
+        for mistake in &self.errors {
+            write!(f, "\n  {}", mistake.told())?;
         }
         match &self.request_id {
             // Only where a person has to look further: the others say all there is to say.
@@ -142,7 +174,7 @@ mod tests {
 
         assert_eq!(
             Problem::read(422, body).to_string(),
-            "The task is wrong: 2 problems\n  /timezone: no such zone\n  no schedule"
+            "The task is wrong: 2 problems\n  timezone: no such zone\n  no schedule"
         );
     }
 
@@ -153,7 +185,7 @@ mod tests {
         let parameter = br#"{"title":"Not valid","status":400,"detail":"limit: not a number",
             "errors":[{"parameter":"limit","message":"not a number"}]}"#;
 
-        assert_eq!(Problem::read(422, one).to_string(), "Not valid\n  /name: too long");
+        assert_eq!(Problem::read(422, one).to_string(), "Not valid\n  name: too long");
         assert_eq!(Problem::read(400, parameter).to_string(), "Not valid\n  limit: not a number");
     }
 

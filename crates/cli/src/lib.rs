@@ -42,7 +42,7 @@ use session::Session;
 #[command(name = "orchestrator", version, propagate_version = true)]
 pub struct Cli {
     /// How answers are shown.
-    #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
+    #[arg(long, short, global = true, value_enum, default_value_t = Format::Table)]
     output: Format,
 
     #[command(subcommand)]

@@ -51,11 +51,13 @@ pub fn say(text: &str) {
 }
 
 /// The rows of an answer that is a list.
+#[must_use]
 pub fn items(answer: &Value) -> &[Value] {
     answer.get("items").unwrap_or(answer).as_array().map_or(&[], Vec::as_slice)
 }
 
 /// Rows under heads. The column `STATUS` is coloured on a terminal.
+#[must_use]
 pub fn table(heads: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(heads.iter().copied());
@@ -86,6 +88,7 @@ fn colour(status: &str) -> Option<Color> {
 }
 
 /// Names and values below each other, the values in one column; without those that are empty.
+#[must_use]
 pub fn facts(facts: &[(&str, String)]) -> String {
     let facts = facts.iter().filter(|(_, value)| !value.is_empty() && value != "-");
     let width = facts.clone().map(|(name, _)| name.len()).max().unwrap_or(0);
@@ -95,6 +98,7 @@ pub fn facts(facts: &[(&str, String)]) -> String {
 }
 
 /// The text in a field; a dash where there is none.
+#[must_use]
 pub fn text(row: &Value, field: &str) -> String {
     match row.get(field) {
         None | Some(Value::Null) => "-".to_owned(),
@@ -104,11 +108,13 @@ pub fn text(row: &Value, field: &str) -> String {
 }
 
 /// On one line, without characters that would command a terminal.
+#[must_use]
 pub fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// At most `max` characters, the last an ellipsis where more would follow.
+#[must_use]
 pub fn short(text: &str, max: usize) -> String {
     if text.chars().count() <= max {
         return text.to_owned();
@@ -127,6 +133,7 @@ pub struct Ids {
 
 impl Ids {
     /// For a table in which `ids` stand.
+    #[must_use]
     pub fn among<'a>(ids: impl IntoIterator<Item = &'a str>) -> Self {
         let mut ids: Vec<_> = ids.into_iter().collect();
         ids.sort_unstable();
@@ -139,6 +146,7 @@ impl Ids {
     }
 
     /// The id as it is shown.
+    #[must_use]
     pub fn show(self, id: &str) -> String {
         if self.short { end_of(id).to_owned() } else { id.to_owned() }
     }

@@ -57,18 +57,18 @@ pub async fn run(verb: Verb, session: &Session) -> Result<ExitCode, Failure> {
     let zone = Zone::named(timezone.as_deref());
     let mut asked = json!({"schedule_kind": kind, "schedule_expr": expr, "count": count});
     if let Some(from) = from {
-        asked["from"] = json!(parse_time(&from, zone, session.now()).map_err(Failure::Usage)?);
+        asked["from"] = json!(parse_time(&from, zone, Session::now()).map_err(Failure::Usage)?);
     }
     if let Some(timezone) = timezone {
         asked["timezone"] = json!(timezone);
     }
     let answer = session.client.post("schedules/preview", &asked).await?;
-    session.show(&answer, |answer| drawn(answer, session))
+    session.show(&answer, drawn)
 }
 
 /// A preview as people read it; also that of a task's schedule.
-pub fn drawn(preview: &Value, session: &Session) -> String {
-    let now = session.now();
+pub fn drawn(preview: &Value) -> String {
+    let now = Session::now();
     let fires = preview.get("fires").map_or(&[][..], items);
     let end = match preview.get("exhausted") {
         Some(Value::Bool(true)) if fires.is_empty() => "It never fires.\n",

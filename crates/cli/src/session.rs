@@ -42,7 +42,7 @@ impl Session {
     }
 
     /// The time.
-    pub fn now(&self) -> DateTime<Utc> {
+    pub fn now() -> DateTime<Utc> {
         SystemClock.now()
     }
 
@@ -76,7 +76,7 @@ impl Session {
             return Ok(task.clone());
         }
         let names = tasks.iter().filter_map(|task| task.get("name")?.as_str());
-        Err(no_such("task", reference, nearest(reference, names), problem_hint(tasks), missing))
+        Err(no_such("task", reference, nearest(reference, names), where_to_look(tasks), missing))
     }
 
     /// The run with this id or part of an id, or the newest run of the task with this name.
@@ -153,9 +153,9 @@ fn by_part<'a>(rows: &'a [Value], part: &str) -> Result<Option<&'a Value>, Failu
     }
 }
 
-fn problem_hint(tasks: &[Value]) -> &'static str {
+fn where_to_look(tasks: &[Value]) -> &'static str {
     if tasks.is_empty() {
-        "there are no tasks yet: `orchestrator apply -f FILE` makes them"
+        "you have none yet: `orchestrator apply -f FILE` makes them"
     } else {
         "`orchestrator task list` shows them"
     }

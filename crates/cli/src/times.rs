@@ -7,6 +7,9 @@ use serde_json::Value;
 /// A day in seconds.
 const DAY: i64 = 24 * 3600;
 
+/// Date and time to the second.
+const SECONDS: &str = "%Y-%m-%d %H:%M:%S";
+
 /// Where a time is read off a wall clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Zone {
@@ -24,7 +27,15 @@ impl Zone {
 
     /// The wall clock at `at`: `2026-11-23 08:30`, with seconds where they are not zero.
     pub fn clock(self, at: DateTime<Utc>) -> String {
-        let form = if at.timestamp() % 60 == 0 { "%Y-%m-%d %H:%M" } else { "%Y-%m-%d %H:%M:%S" };
+        self.format(at, if at.timestamp() % 60 == 0 { "%Y-%m-%d %H:%M" } else { SECONDS })
+    }
+
+    /// The wall clock at `at`, always with seconds.
+    pub fn clock_with_seconds(self, at: DateTime<Utc>) -> String {
+        self.format(at, SECONDS)
+    }
+
+    fn format(self, at: DateTime<Utc>, form: &str) -> String {
         match self {
             Self::Here => at.with_timezone(&Local).format(form).to_string(),
             Self::Of(zone) => at.with_timezone(&zone).format(form).to_string(),

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::{PgConnection, PgPool};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, with_causes};
 
 /// The database.
 pub struct Direct {
@@ -110,14 +110,9 @@ async fn record(
 }
 
 /// With the cause, which for a person at the database is no secret.
+#[expect(clippy::needless_pass_by_value, reason = "it is for map_err")]
 fn told(error: StoreError) -> Failure {
-    let mut words = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(inner) = cause {
-        words += &format!(": {inner}");
-        cause = inner.source();
-    }
-    Failure::failed(words)
+    Failure::failed(with_causes(&error))
 }
 
 fn to_json(row: &impl Serialize) -> Result<Value, Failure> {

@@ -9,15 +9,19 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use orchestrator_engine::config::{Database, Env, Problems};
+use orchestrator_engine::problem::nearest;
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::client::{DATA_DIR, path};
 use crate::failure::Failure;
 use crate::output::{Format, Ids, facts, items, say, table, text};
-use crate::session::Session;
+use crate::session::{Session, no_such};
 use crate::times::{Zone, stamp, time_in};
 use direct::Direct;
+
+/// Among how many agents a mistyped name is looked for.
+const LOOK_AMONG: usize = 1_000;
 
 /// What can be done with agents.
 #[derive(Debug, clap::Subcommand)]
@@ -116,6 +120,18 @@ enum Door<'a> {
 }
 
 impl Door<'_> {
+    /// The same failure; that there is no such agent, with the name that may have been meant.
+    async fn with_near<T>(&self, agent: &str, answer: Result<T, Failure>) -> Result<T, Failure> {
+        let missing = match answer {
+            Err(Failure::Refused(problem)) if problem.status == 404 => problem,
+            other => return other,
+        };
+        let agents = self.list(LOOK_AMONG).await?;
+        let names = items(&agents).iter().filter_map(|agent| agent.get("name")?.as_str());
+        let hint = "`orchestrator agent list` shows them";
+        Err(no_such("agent", agent, nearest(agent, names), hint, missing))
+    }
+
     async fn open<'a>(way: Way, session: &'a Session, env: &Env) -> Result<Door<'a>, Failure> {
         if session.client.has_key() && !way.direct {
             return Ok(Door::Server(session));
@@ -212,7 +228,7 @@ pub async fn run(verb: Verb, session: &Session, env: &Env) -> Result<ExitCode, F
         }
         Verb::List { limit, way } => {
             let answer = Door::open(way, session, env).await?.list(limit).await?;
-            let now = session.now();
+            let now = Session::now();
             session.show(&answer, |answer| {
                 let rows = items(answer).iter().map(|agent| {
                     let status =
@@ -282,7 +298,8 @@ async fn set(
     session: &Session,
     env: &Env,
 ) -> Result<ExitCode, Failure> {
-    let answer = Door::open(way, session, env).await?.set_disabled(agent, disabled).await?;
+    let door = Door::open(way, session, env).await?;
+    let answer = door.with_near(agent, door.set_disabled(agent, disabled).await).await?;
     session.show(&answer, |agent| {
         let status = if disabled { "disabled; its tasks go on" } else { "active" };
         facts(&[("agent", text(agent, "name")), ("status", status.to_owned())])
@@ -292,15 +309,17 @@ async fn set(
 async fn key(verb: KeyVerb, session: &Session, env: &Env) -> Result<ExitCode, Failure> {
     match verb {
         KeyVerb::Create { agent, way } => {
-            let key = Door::open(way, session, env).await?.create_key(&agent).await?;
+            let door = Door::open(way, session, env).await?;
+            let key = door.with_near(&agent, door.create_key(&agent).await).await?;
             match session.format {
                 Format::Table => Ok(show_key(&key)),
                 _ => session.show(&key, |_| String::new()),
             }
         }
         KeyVerb::List { agent, way } => {
-            let answer = Door::open(way, session, env).await?.keys(&agent).await?;
-            let now = session.now();
+            let door = Door::open(way, session, env).await?;
+            let answer = door.with_near(&agent, door.keys(&agent).await).await?;
+            let now = Session::now();
             session.show(&answer, |answer| {
                 let keys = items(answer);
                 let ids = Ids::among(keys.iter().filter_map(|key| key.get("id")?.as_str()));
@@ -319,7 +338,7 @@ async fn key(verb: KeyVerb, session: &Session, env: &Env) -> Result<ExitCode, Fa
         }
         KeyVerb::Revoke { agent, key, way } => {
             let door = Door::open(way, session, env).await?;
-            let keys = door.keys(&agent).await?;
+            let keys = door.with_near(&agent, door.keys(&agent).await).await?;
             let id = named_key(items(&keys), &key)?;
             door.revoke(&agent, &id).await?;
             let answer = json!({"agent": agent, "key_id": id, "revoked": true});

@@ -3,6 +3,7 @@
 use orchestrator_engine::problem::pointer_token;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use std::fmt::Write as _; // writing into a String cannot fail
 
 use crate::output::{plain, short};
 
@@ -110,20 +111,16 @@ pub fn place(pointer: &str, root: &Value) -> String {
     let mut place = String::new();
     for token in pointer.split('/').skip(1) {
         let name = token.replace("~1", "/").replace("~0", "~");
-        match here {
-            Some(Value::Array(items)) => {
-                let item = name.parse::<usize>().ok().and_then(|index| items.get(index));
-                let shown = item.and_then(id_of).unwrap_or(&name);
-                place += &format!("[{shown}]");
-                here = item;
+        if let Some(Value::Array(items)) = here {
+            let item = name.parse::<usize>().ok().and_then(|index| items.get(index));
+            let _ = write!(place, "[{}]", item.and_then(id_of).unwrap_or(&name));
+            here = item;
+        } else {
+            if !place.is_empty() {
+                place.push('.');
             }
-            _ => {
-                if !place.is_empty() {
-                    place.push('.');
-                }
-                place += &name;
-                here = here.and_then(|here| here.get(&name));
-            }
+            place += &name;
+            here = here.and_then(|here| here.get(&name));
         }
     }
     place
@@ -173,13 +170,12 @@ fn lines(before: &str, after: &str) -> String {
     let rest = (&old[head..], &new[head..]);
     let tail = rest.0.iter().rev().zip(rest.1.iter().rev()).take_while(|(a, b)| a == b).count();
     let side = |mark: char, lines: &[&str]| {
-        let mut drawn: String = lines
-            .iter()
-            .take(LINES_SHOWN)
-            .map(|line| format!("      {mark} {}\n", short(&plain(line), 2 * VALUE_SHOWN)))
-            .collect();
+        let mut drawn = String::new();
+        for line in lines.iter().take(LINES_SHOWN) {
+            let _ = writeln!(drawn, "      {mark} {}", short(&plain(line), 2 * VALUE_SHOWN));
+        }
         if lines.len() > LINES_SHOWN {
-            drawn += &format!("      {mark} … {} more lines\n", lines.len() - LINES_SHOWN);
+            let _ = writeln!(drawn, "      {mark} … {} more lines", lines.len() - LINES_SHOWN);
         }
         drawn
     };
@@ -224,7 +220,7 @@ mod tests {
 
     #[test]
     fn steps_that_change_places_are_told() {
-        let steps = |ids: &[&str]| Value::from_iter(ids.iter().map(|id| json!({"id": id})));
+        let steps = |ids: &[&str]| ids.iter().map(|id| json!({"id": id})).collect::<Value>();
 
         let found = changes(&steps(&["a", "b", "c"]), &steps(&["b", "a"]));
 

@@ -7,6 +7,7 @@ mod difference;
 mod files;
 mod plan;
 
+use std::fmt::Write as _; // writing into a String cannot fail
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,7 +16,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::client::path;
-use crate::failure::{Failure, Problem};
+use crate::failure::Failure;
 use crate::output::{Format, say, text};
 use crate::session::Session;
 use plan::{Action, Planned};
@@ -32,6 +33,7 @@ Examples:
   orchestrator apply -f tasks/ --dry-run
   orchestrator apply -f tasks/ --recursive --prune --yes
   generate-tasks | orchestrator apply -f -")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag that people say")]
 pub struct Args {
     /// A file, a folder of .yaml, .yml and .json files, or - for standard input. Repeatable.
     #[arg(long = "file", short = 'f', value_name = "FILE|DIR", required = true)]
@@ -69,6 +71,9 @@ pub async fn run(args: Args, session: &Session) -> Result<ExitCode, Failure> {
     }
     let refused: Vec<_> = plans.iter().filter_map(refusal).collect();
     if !refused.is_empty() {
+        if !is_table {
+            session.show(&outcomes_of_dry_run(&plans, &surplus).into(), |_| String::new())?;
+        }
         return Err(Failure::failed(nothing_done(&refused)));
     }
     if args.dry_run {
@@ -101,17 +106,21 @@ fn drawn(plans: &[Planned], surplus: &[Value]) -> String {
         let name = &planned.name;
         match &planned.action {
             Action::Create { schedule, .. } => {
-                drawn += &format!("+ {name}  is new: {schedule}\n");
+                let _ = writeln!(drawn, "+ {name}  is new: {schedule}");
             }
             Action::Update { changes, .. } => {
-                drawn += &format!("~ {name}  differs:\n{}", difference::drawn(changes));
+                let _ = write!(drawn, "~ {name}  differs:\n{}", difference::drawn(changes));
             }
-            Action::Keep { .. } => drawn += &format!("= {name}  unchanged\n"),
-            Action::Refuse(_) => drawn += &format!("! {name}  is wrong\n"),
+            Action::Keep { .. } => {
+                let _ = writeln!(drawn, "= {name}  unchanged");
+            }
+            Action::Refuse(_) => {
+                let _ = writeln!(drawn, "! {name}  is wrong");
+            }
         }
     }
     for task in surplus {
-        drawn += &format!("- {}  is in no file: to be canceled\n", text(task, "name"));
+        let _ = writeln!(drawn, "- {}  is in no file: to be canceled", text(task, "name"));
     }
     drawn
 }
@@ -136,18 +145,18 @@ fn confirm(count: usize) -> Result<(), Failure> {
 
 fn outcomes_of_dry_run(plans: &[Planned], surplus: &[Value]) -> Vec<Value> {
     let planned = plans.iter().map(|planned| {
-        let (action, id, changes) = match &planned.action {
-            Action::Create { .. } => ("would_create", None, None),
-            Action::Update { id, changes, .. } => ("would_update", Some(id), Some(changes)),
-            Action::Keep { id } => ("unchanged", Some(id), None),
-            Action::Refuse(_) => ("refused", None, None),
+        let (action, id, changes, error) = match &planned.action {
+            Action::Create { .. } => ("would_create", None, None, None),
+            Action::Update { id, changes, .. } => ("would_update", Some(id), Some(changes), None),
+            Action::Keep { id } => ("unchanged", Some(id), None, None),
+            Action::Refuse(problems) => ("refused", None, None, Some(problems.join("\n"))),
         };
         json!({"name": planned.name, "file": planned.place, "action": action, "id": id,
-               "changes": changes})
+               "changes": changes, "error": error})
     });
     let surplus = surplus.iter().map(|task| {
         json!({"name": task["name"], "file": null, "action": "would_cancel", "id": task["id"],
-               "changes": null})
+               "changes": null, "error": null})
     });
     planned.chain(surplus).collect()
 }
@@ -237,12 +246,10 @@ async fn do_one(planned: &Planned, session: &Session) -> Result<(&'static str, S
 fn in_words(failure: Failure, root: &Value) -> Failure {
     let Failure::Refused(mut problem) = failure else { return failure };
     for mistake in &mut problem.errors {
-        mistake.pointer = mistake.pointer.as_deref().map(|at| difference::place(at, root));
+        // What is no pointer is told as it is.
+        mistake.parameter = mistake.pointer.take().map(|at| difference::place(&at, root));
     }
-    if let [_] = &problem.errors[..] {
-        problem.detail = None; // says the same with the pointer
-    }
-    Failure::Refused(Problem { ..problem })
+    Failure::Refused(problem)
 }
 
 /// A merge patch cannot say everything: a null inside of an object.

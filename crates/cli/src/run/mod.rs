@@ -2,6 +2,7 @@
 
 mod watch;
 
+use std::fmt::Write as _; // writing into a String cannot fail
 use std::process::ExitCode;
 
 use chrono::{DateTime, Utc};
@@ -77,7 +78,7 @@ pub struct ListArgs {
     /// Only those that are queued, running, waiting, succeeded, failed, canceled or expired.
     #[arg(long, value_parser = |text: &str| text.parse::<RunStatus>())]
     status: Option<RunStatus>,
-    /// Only those made by schedule, event, condition, run_now, backfill or run_task.
+    /// Only those made by schedule, event, condition, `run_now`, backfill or `run_task`.
     #[arg(long, value_parser = |text: &str| text.parse::<Trigger>())]
     trigger: Option<Trigger>,
     /// Only those scheduled at or after this.
@@ -125,7 +126,7 @@ fn told(run: &Value, note: String, session: &Session) -> Result<ExitCode, Failur
 }
 
 async fn list(args: ListArgs, session: &Session) -> Result<ExitCode, Failure> {
-    let now = session.now();
+    let now = Session::now();
     let mut zone = Zone::Here;
     let mut query = Vec::new();
     if let Some(reference) = &args.task {
@@ -194,8 +195,11 @@ fn error_of(thing: &Value) -> String {
     };
     let message = crate::output::plain(&text(error, "message"));
     match error.get("step").and_then(Value::as_str) {
-        Some(step) => format!("{step}: {message}"),
-        None => message,
+        // A step that failed by itself need not say which it is.
+        Some(step) if thing.get("path").and_then(Value::as_str) != Some(step) => {
+            format!("{step}: {message}")
+        }
+        _ => message,
     }
 }
 
@@ -203,7 +207,7 @@ async fn show(reference: &str, full: bool, session: &Session) -> Result<ExitCode
     let run = session.run(reference).await?;
     let zones = session.zones(std::slice::from_ref(&run)).await;
     let zone = zones.get(&text(&run, "task_id")).copied().unwrap_or(Zone::Here);
-    let now = session.now();
+    let now = Session::now();
     session.show(&run, |run| drawn(run, zone, now, full))
 }
 
@@ -252,7 +256,7 @@ fn drawn(run: &Value, zone: Zone, now: DateTime<Utc>, full: bool) -> String {
     );
     if full {
         for step in steps {
-            drawn += &format!("\n{} (attempt {})\n", text(step, "path"), text(step, "attempt"));
+            let _ = writeln!(drawn, "\n{} (attempt {})", text(step, "path"), text(step, "attempt"));
             drawn += &facts(&[
                 ("  input", text(step, "input")),
                 ("  output", text(step, "output")),

@@ -4,6 +4,7 @@
 //! [`View`]: on a terminal a line a step that lives, elsewhere a line a change.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _; // writing into a String cannot fail
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -47,7 +48,7 @@ pub async fn watch(id: &str, session: &Session) -> Result<ExitCode, Failure> {
         match session.client.get(&path).await {
             Ok(run) => {
                 misses = 0;
-                view.look(&run, session.now());
+                view.look(&run, Session::now());
                 if is_over(&run) {
                     break run;
                 }
@@ -59,7 +60,7 @@ pub async fn watch(id: &str, session: &Session) -> Result<ExitCode, Failure> {
         tokio::time::sleep(pause).await;
         pause = pause.mul_f32(1.05).min(LOOK_EVERY_MAX);
     };
-    view.end(&run, session.now());
+    view.end(&run, Session::now());
     if session.format != Format::Table {
         session.show(&run, |_| String::new())?;
     }
@@ -115,32 +116,36 @@ fn mark(status: &str) -> console::StyledObject<&'static str> {
 fn words(step: &Value) -> String {
     let mut words = text(step, "path");
     if let Some(uses) = step.get("uses").and_then(Value::as_str) {
-        words += &format!("  {}", style(uses).dim());
+        let _ = write!(words, "  {}", style(uses).dim());
     }
     match step.get("attempt").and_then(Value::as_i64) {
-        Some(attempt) if attempt > 1 => words += &format!("  attempt {attempt}"),
+        Some(attempt) if attempt > 1 => {
+            let _ = write!(words, "  attempt {attempt}");
+        }
         _ => {}
     }
     let error = error_of(step);
     if !error.is_empty() {
-        words += &format!("  {}", style(short(&error, 120)).red());
+        let _ = write!(words, "  {}", style(short(&error, 120)).red());
     }
     words
 }
 
-/// How it ended, in a sentence.
+/// How it ended, and after how long.
 fn end_words(run: &Value, now: DateTime<Utc>) -> String {
-    let error = error_of(run);
-    let reason = if error.is_empty() { String::new() } else { format!(": {error}") };
     let took = match took(run, now).as_str() {
         "-" => String::new(),
         took => format!(" after {took}"),
     };
-    format!("{}{took}{reason}", text(run, "status"))
+    format!("{}{took}", text(run, "status"))
 }
 
-/// Its output, where there is one.
-fn output_words(run: &Value) -> String {
+/// Why it failed, or what it came to.
+fn outcome_words(run: &Value) -> String {
+    let error = error_of(run);
+    if !error.is_empty() {
+        return format!("{error}\n");
+    }
     match run.get("output") {
         None | Some(Value::Null) => String::new(),
         Some(Value::String(output)) => {
@@ -156,7 +161,8 @@ fn output_words(run: &Value) -> String {
 struct Live {
     bars: MultiProgress,
     head: ProgressBar,
-    steps: BTreeMap<String, ProgressBar>,
+    /// By path: the attempt that is shown, and its line.
+    steps: BTreeMap<String, (i64, ProgressBar)>,
 }
 
 impl Live {
@@ -171,14 +177,21 @@ impl Live {
     fn step(&mut self, step: &Value, now: DateTime<Utc>) {
         let path = text(step, "path");
         let depth = path.matches('/').count();
-        let bar = self.steps.entry(path).or_insert_with(|| {
+        let attempt = step.get("attempt").and_then(Value::as_i64).unwrap_or(1);
+        let (shown, bar) = self.steps.entry(path).or_insert_with(|| {
             let since = time_in(step, "started_at").and_then(|at| (now - at).to_std().ok());
             let bar = ProgressBar::new_spinner().with_elapsed(since.unwrap_or_default());
-            let bar = self.bars.add(bar);
+            (0, self.bars.add(bar))
+        });
+        if *shown != attempt {
+            // The first, or another after one that has ended.
+            if *shown > 0 {
+                bar.reset();
+            }
             bar.set_style(turning());
             bar.enable_steady_tick(TICK);
-            bar
-        });
+            *shown = attempt;
+        }
         let status = text(step, "status");
         let indent = "  ".repeat(depth + 1);
         if status == "running" {
@@ -231,7 +244,7 @@ impl View for Live {
     }
 
     fn end(&mut self, run: &Value, now: DateTime<Utc>) {
-        for bar in self.steps.values().filter(|bar| !bar.is_finished()) {
+        for (_, bar) in self.steps.values().filter(|(_, bar)| !bar.is_finished()) {
             bar.finish_and_clear();
         }
         self.head.set_style(still());
@@ -241,7 +254,8 @@ impl View for Live {
             plain(&name_of_task(run)),
             end_words(run, now)
         ));
-        say(&output_words(run));
+        // The last line is not ended yet.
+        say(&format!("\n{}", outcome_words(run)));
     }
 }
 
@@ -258,14 +272,14 @@ impl View for Lines {
     }
 
     fn end(&mut self, run: &Value, _: DateTime<Utc>) {
-        say(&output_words(run));
+        say(&outcome_words(run));
     }
 }
 
 impl Lines {
     /// A line for each thing that is not as it was at the last look.
     fn changes(&mut self, run: &Value, now: DateTime<Utc>) -> String {
-        let clock = Zone::Here.clock(now);
+        let clock = Zone::Here.clock_with_seconds(now);
         let mut lines = String::new();
         for step in latest(run) {
             let (status, attempt) = (text(step, "status"), text(step, "attempt"));
@@ -276,13 +290,13 @@ impl Lines {
                 } else {
                     format!("  {}", took(step, now))
                 };
-                lines += &format!("{clock}  step {status:9}  {}{took}\n", words(step));
+                let _ = writeln!(lines, "{clock}  step {status:9}  {}{took}", words(step));
             }
         }
         let status = text(run, "status");
         if status != self.run {
             let words = if is_over(run) { end_words(run, now) } else { status.clone() };
-            lines += &format!("{clock}  run  {words}\n");
+            let _ = writeln!(lines, "{clock}  run  {words}");
             self.run = status;
         }
         lines

@@ -68,7 +68,7 @@ pub(super) async fn snooze(
         }
         (None, until) => {
             let zone = zone_of(&session.task(reference).await?);
-            let until = parse_time(until.unwrap_or_default(), zone, session.now());
+            let until = parse_time(until.unwrap_or_default(), zone, Session::now());
             json!({"until": until.map_err(Failure::Usage)?})
         }
     };
@@ -83,7 +83,7 @@ async fn act(
 ) -> Result<ExitCode, Failure> {
     let task = session.task(reference).await?;
     let answer = session.client.post(&path(&["tasks", &text(&task, "id"), verb])?, body).await?;
-    let now = session.now();
+    let now = Session::now();
     session.show(&answer, |task| {
         facts(&[
             ("task", text(task, "name")),

@@ -44,7 +44,7 @@ pub(super) async fn list(args: ListArgs, session: &Session) -> Result<ExitCode, 
     if let (true, Some(Value::Array(tasks))) = (hide_canceled, answer.get_mut("items")) {
         tasks.retain(|task| text(task, "status") != "canceled");
     }
-    let now = session.now();
+    let now = Session::now();
     session.show(&answer, |answer| {
         let tasks = items(answer);
         let ids = Ids::among(tasks.iter().filter_map(|task| task.get("id")?.as_str()));
@@ -68,12 +68,12 @@ pub(super) async fn show(reference: &str, session: &Session) -> Result<ExitCode,
     let query = [("task_id", text(&task, "id"))];
     // Who may see tasks need not be allowed to see runs.
     let runs = session.client.list("runs", &query, RUNS_SHOWN).await.unwrap_or(Value::Null);
-    session.show(&task, |task| drawn(task, items(&runs), session))
+    session.show(&task, |task| drawn(task, items(&runs)))
 }
 
 /// A task as people read it.
-pub fn drawn(task: &Value, runs: &[Value], session: &Session) -> String {
-    let (now, zone) = (session.now(), zone_of(task));
+fn drawn(task: &Value, runs: &[Value]) -> String {
+    let (now, zone) = (Session::now(), zone_of(task));
     let at = |field| stamp(time_in(task, field), zone, now);
     let expr = text(task, "schedule_expr");
     let paused = match text(task, "paused_by").as_str() {
@@ -131,27 +131,28 @@ pub(super) async fn next(
     } else {
         let mut asked = schedule_of(&task);
         asked["count"] = json!(count);
-        asked["from"] = json!(session.now());
+        asked["from"] = json!(Session::now());
         // A rule counts from where it began, not from now.
         if asked["starts_at"].is_null() {
             asked["starts_at"] = task["created_at"].clone();
         }
         session.client.post("schedules/preview", &asked).await?
     };
+    answer["summary"] = task["summary"].clone();
     answer["status"] = json!(status);
     session.show(&answer, |answer| {
         let note = match status.as_str() {
             "active" => String::new(),
             status => format!("The task is {status}: its schedule is not followed.\n"),
         };
-        note + &crate::schedule::drawn(answer, session)
+        note + &crate::schedule::drawn(answer)
     })
 }
 
 /// What the server plans for an active task, in the form of a preview: unlike one, it knows how often
 /// the task has fired and that it is snoozed.
 async fn planned(task: &Value, count: u16, session: &Session) -> Result<Value, Failure> {
-    let now = session.now();
+    let now = Session::now();
     let zone = zone_of(task);
     let path = path(&["tasks", &text(task, "id"), "occurrences"])?;
     let query = [("from", rfc3339(now)), ("to", rfc3339(now + LOOK_AHEAD))];
@@ -165,7 +166,7 @@ async fn planned(task: &Value, count: u16, session: &Session) -> Result<Value, F
         })
         .collect();
     let exhausted = fires.len() < count.into();
-    Ok(json!({"summary": task["summary"], "fires": fires, "exhausted": exhausted}))
+    Ok(json!({"fires": fires, "exhausted": exhausted}))
 }
 
 fn rfc3339(at: DateTime<Utc>) -> String {

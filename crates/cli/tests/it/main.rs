@@ -1,3 +1,6 @@
-//! The command line as a person runs it: the real binary, real servers.
+//! The command line as people and programs call it: the real binary, real servers.
 
+mod offline;
 mod servers;
+mod system;
+mod verbs;

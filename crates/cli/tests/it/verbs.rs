@@ -1,0 +1,293 @@
+//! Verbs against a whole system: API, scheduler, worker and its built-in tools.
+
+use serde_json::{Value, json};
+
+use crate::system::{ADMIN_KEY, Place, Said, System, is_private, words};
+
+const TASKS: &str = r#"
+name: greeting
+title: Greeting
+schedule_kind: rrule
+schedule_expr: FREQ=DAILY;BYHOUR=8;BYMINUTE=30;BYSECOND=0
+timezone: Europe/Berlin
+payload:
+  params: {who: world}
+  pipeline:
+    - {id: greet, uses: core.echo, with: {text: "hello ${params.who}"}}
+---
+name: doomed
+title: Doomed
+schedule_kind: manual
+max_retries: 0
+payload:
+  pipeline:
+    - {id: first, uses: core.echo, with: {a: 1}}
+    - {id: boom, uses: core.fail, with: {message: no luck}}
+"#;
+
+fn actions(outcomes: &Value) -> Vec<(&str, &str)> {
+    let outcomes = outcomes.as_array().map_or(&[][..], Vec::as_slice);
+    outcomes
+        .iter()
+        .filter_map(|one| Some((one["name"].as_str()?, one["action"].as_str()?)))
+        .collect()
+}
+
+/// Files become tasks; the same files again change nothing; a changed file changes what differs; what
+/// is in no file is canceled on demand.
+#[tokio::test]
+async fn apply_makes_tasks_be_as_files_declare_them() {
+    let system = System::start().await;
+    let place = &system.place;
+    place.file("tasks/all.yaml", TASKS);
+    let apply =
+        |more: &[&str]| place.call(&[&["apply", "-f", "tasks", "-o", "json"], more].concat());
+
+    let dry = apply(&["--dry-run"]).json();
+    let none = place.call(&["task", "list"]).expect(0);
+    let made = apply(&[]).json();
+    let again = apply(&[]).json();
+    place.file("tasks/all.yaml", &TASKS.replace("hello", "good morning").replace("=8", "=7"));
+    let differs = place.call(&["apply", "-f", "tasks", "--dry-run"]).expect(0);
+    let changed = apply(&[]).json();
+    let as_now = place.call(&["task", "show", "greeting", "-o", "json"]).json();
+
+    assert_eq!(actions(&dry), [("greeting", "would_create"), ("doomed", "would_create")]);
+    assert_eq!(none, "nothing\n");
+    assert_eq!(actions(&made), [("greeting", "created"), ("doomed", "created")]);
+    assert_eq!(actions(&again), [("greeting", "unchanged"), ("doomed", "unchanged")]);
+    let change =
+        "payload.pipeline[greet].with.text: hello ${params.who} → good morning ${params.who}";
+    assert!(differs.contains(change), "{differs}");
+    assert!(differs.contains("BYHOUR=8;BYMINUTE=30;BYSECOND=0 → FREQ=DAILY;BYHOUR=7"), "{differs}");
+    assert_eq!(actions(&changed), [("greeting", "updated"), ("doomed", "unchanged")]);
+    assert_eq!(as_now["revision"], 2);
+    assert_eq!(as_now["schedule_expr"], "FREQ=DAILY;BYHOUR=7;BYMINUTE=30;BYSECOND=0");
+
+    place.file("tasks/all.yaml", TASKS.split("---").next().unwrap());
+    let unasked = apply(&["--prune"]).refused(2);
+    let pruned = apply(&["--prune", "--yes"]).json();
+    let left = place.call(&["task", "list", "-o", "json"]).json();
+
+    assert!(unasked.contains("--yes"), "{unasked}");
+    assert_eq!(actions(&pruned), [("greeting", "updated"), ("doomed", "canceled")]);
+    assert_eq!(left["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn while_anything_is_wrong_nothing_is_applied_and_each_place_is_named() {
+    let system = System::start().await;
+    let place = &system.place;
+    let wrong = TASKS
+        .replace("uses: core.fail", "uses: core.fale")
+        .replace("Europe/Berlin", "Europe/Berln")
+        .replace("title: Doomed", "titel: Doomed");
+    place.file("all.yaml", &wrong);
+
+    let told = place.call(&["apply", "-f", "all.yaml"]).refused(1);
+
+    for said in [
+        "all.yaml (1): greeting is wrong",
+        "timezone: ",
+        "all.yaml (2): doomed is wrong",
+        "payload.pipeline[boom].uses: ",
+        "titel",
+    ] {
+        assert!(told.contains(said), "{said}: {told}");
+    }
+    assert_eq!(place.call(&["task", "list"]).expect(0), "nothing\n");
+}
+
+/// What `task show` prints as YAML is a declaration; a field left out goes back to its default.
+#[tokio::test]
+async fn what_is_shown_can_be_applied_and_what_is_left_out_goes_back_to_its_default() {
+    let system = System::start().await;
+    let place = &system.place;
+    place.call_with_input(&["apply", "-f", "-"], TASKS).expect(0);
+
+    let shown = place.call(&["task", "show", "doomed", "--output", "yaml"]).expect(0);
+    let same = place.call_with_input(&["apply", "-f", "-"], &shown).expect(0);
+    let shorter = TASKS.replace("max_retries: 0\n", "");
+    let differs = place.call_with_input(&["apply", "-f", "-"], &shorter).expect(0);
+
+    assert!(same.contains("1 unchanged"), "{same}");
+    assert!(differs.contains("max_retries: 0 → 3"), "{differs}");
+    assert!(differs.contains("1 updated, 1 unchanged"), "{differs}");
+}
+
+#[tokio::test]
+async fn a_run_is_watched_to_its_end_and_its_exit_code_says_how_it_went() {
+    let system = System::start().await;
+    let place = &system.place;
+    place.call_with_input(&["apply", "-f", "-"], TASKS).expect(0);
+
+    let well = place.call(&["task", "run", "greeting", "--watch", "--param", "who=Ada"]).expect(0);
+    let badly = place.call(&["task", "run", "doomed", "--watch"]).expect(1);
+    let whole = place.call(&["run", "watch", "doomed", "-o", "json"]);
+    let shown = place.call(&["run", "show", "doomed"]).expect(0);
+    let refused = place.call(&["task", "run", "greeting", "--param", "whom=Ada"]).refused(1);
+
+    assert!(well.contains("step succeeded  greet  core.echo"), "{well}");
+    assert!(well.contains("run  succeeded after") && well.contains("hello Ada"), "{well}");
+    assert!(badly.contains("step failed     boom  core.fail"), "{badly}");
+    assert!(badly.contains("run  failed after") && badly.contains("no luck"), "{badly}");
+    assert_eq!(whole.code, 1);
+    assert_eq!(whole.json()["status"], "failed");
+    let steps: Vec<_> = words(&shown).into_iter().filter(|line| line.contains(&"1")).collect();
+    assert!(
+        steps.iter().any(|step| step.starts_with(&["first", "core.echo", "succeeded"])),
+        "{shown}"
+    );
+    assert!(steps.iter().any(|step| step.starts_with(&["boom", "core.fail", "failed"])), "{shown}");
+    assert!(refused.contains("params.whom"), "{refused}");
+
+    let again = place.call(&["run", "retry", "doomed", "--watch"]).expect(1);
+    let over = place.call(&["run", "cancel", "doomed"]).refused(1);
+    let runs = place.call(&["run", "list", "--task", "doomed", "-o", "json"]).json();
+    let id = runs["items"][0]["id"].as_str().unwrap();
+    let by_part = place.call(&["run", "show", &id[id.len() - 8..], "-o", "json"]).json();
+
+    assert!(again.contains("run  failed"), "{again}");
+    assert!(over.contains("failed already"), "{over}");
+    assert_eq!(runs["items"].as_array().unwrap().len(), 1, "a retry is the same run");
+    assert_eq!(by_part["id"], id);
+}
+
+#[tokio::test]
+async fn a_task_is_paused_resumed_snoozed_and_canceled_and_says_when_it_is_next() {
+    let system = System::start().await;
+    let place = &system.place;
+    place.call_with_input(&["apply", "-f", "-"], TASKS).expect(0);
+    let json = |args: &[&str]| place.call(&[args, &["-o", "json"]].concat()).json();
+
+    let paused = json(&["task", "pause", "greeting", "--reason", "holiday"]);
+    let resumed = json(&["task", "resume", "greeting"]);
+    let snoozed = json(&["task", "snooze", "greeting", "2d"]);
+    let next = json(&["task", "next", "greeting", "-n", "2"]);
+    let misspelt = place.call(&["task", "pause", "greting"]).refused(1);
+    let canceled = json(&["task", "cancel", "greeting"]);
+
+    assert_eq!((&paused["status"], &paused["pause_reason"]), (&json!("paused"), &json!("holiday")));
+    assert_eq!(resumed["status"], "active");
+    assert_eq!(snoozed["next_fire_at"], snoozed["snoozed_until"]);
+    assert_eq!(next["fires"].as_array().unwrap().len(), 2);
+    assert!(next["fires"][1]["local"].as_str().unwrap().contains("T08:30:00+0"), "{next}");
+    assert!(misspelt.contains("did you mean greeting?"), "{misspelt}");
+    assert_eq!(canceled["status"], "canceled");
+    assert!(!place.call(&["task", "list"]).expect(0).contains("greeting"));
+    assert!(place.call(&["task", "list", "--all"]).expect(0).contains("greeting"));
+}
+
+#[tokio::test]
+async fn a_schedule_is_previewed_and_an_event_published_once_under_its_key() {
+    let system = System::start().await;
+    let place = &system.place;
+
+    let cron = place
+        .call(&[
+            "schedule",
+            "preview",
+            "30 8 * * MON",
+            "-z",
+            "Europe/Berlin",
+            "-n",
+            "2",
+            "--from",
+            "2026-12-24 00:00",
+        ])
+        .expect(0);
+    let once = place.call(&["schedule", "preview", "2020-01-01T00:00:00Z"]).expect(0);
+    let wrong = place.call(&["schedule", "preview", "61 8 * * *"]).refused(1);
+    let publish = || {
+        place.call(&["event", "publish", "mail.arrived", r#"{"a": 1}"#, "--key", "k", "-o", "json"])
+    };
+    let (first, second) = (publish().json(), publish().json());
+    let events = place.call(&["event", "list", "-o", "json"]).json();
+
+    assert!(cron.contains("2026-12-28 08:30:00+01:00"), "{cron}");
+    assert!(cron.contains("2027-01-04 08:30:00+01:00"), "{cron}");
+    assert!(once.contains("It never fires."), "{once}");
+    assert!(wrong.contains("schedule_expr: "), "{wrong}");
+    assert_eq!(first["event_id"], second["event_id"]);
+    assert_eq!(events["items"][0]["payload"], json!({"a": 1}));
+}
+
+#[tokio::test]
+async fn an_agent_is_made_with_a_key_that_opens_no_more_than_its_scopes() {
+    let system = System::start().await;
+    let place = &system.place;
+    place.call_with_input(&["apply", "-f", "-"], TASKS).expect(0);
+    let url = place.call(&["doctor", "-o", "json"]).json();
+    let url = url.as_array().unwrap().iter().find(|line| line["check"] == "server").unwrap();
+    let url = url["says"].as_str().unwrap().split_whitespace().next().unwrap().to_owned();
+
+    let key = place.call(&["agent", "create", "claude", "--scope", "tasks:read"]).expect(0);
+    let theirs =
+        Place::new().with("ORCHESTRATOR_URL", &url).with("ORCHESTRATOR_API_KEY", key.trim());
+    let list = theirs.call(&["task", "list"]).expect(0);
+    let event = theirs.call(&["event", "publish", "x.y"]).refused(1);
+    let hint = &key[..8];
+    place.call(&["agent", "key", "revoke", "claude", hint]).expect(0);
+    let late = theirs.call(&["task", "list"]).refused(1);
+    let stranger = Place::new().with("ORCHESTRATOR_URL", &url).call(&["task", "list"]).refused(1);
+    let misspelt = place.call(&["agent", "disable", "claud"]).refused(1);
+    place.call(&["agent", "disable", "claude"]).expect(0);
+    let agents = place.call(&["agent", "list"]).expect(0);
+
+    assert_eq!(key.lines().count(), 1, "the key alone");
+    assert_eq!(list, "nothing\n", "others' tasks are not theirs");
+    assert!(event.contains("events:publish"), "{event}");
+    assert!(late.contains("orchestrator agent key create"), "{late}");
+    assert!(stranger.contains("no key was shown"), "{stranger}");
+    assert!(misspelt.contains("did you mean claude?"), "{misspelt}");
+    assert!(
+        words(&agents).iter().any(|line| line.starts_with(&["claude", "disabled"])),
+        "{agents}"
+    );
+}
+
+/// Before there is any agent, whoever has the database makes the first; it is recorded.
+#[tokio::test]
+async fn the_first_agent_is_made_straight_in_the_database() {
+    let servers = orchestrator_testkit::TestServers::fresh().await;
+    let place = Place::new()
+        .with("DATABASE_URL", &servers.database_url)
+        .with("ORCHESTRATOR_URL", "http://127.0.0.1:1");
+
+    let key = place.call(&["agent", "create", "root", "--scope", "admin"]).expect(0);
+    let twice = place.call(&["agent", "create", "root", "--scope", "admin"]).refused(1);
+    let wrong = place.call(&["agent", "create", "x", "--scope", "tasks:raed"]).refused(2);
+    let last = place.call(&["agent", "disable", "root"]).refused(1);
+    let keys = place.call(&["agent", "key", "list", "root", "-o", "json"]).json();
+    let recorded: i64 = sqlx::query_scalar("select count(*) from audit_log where agent_id is null")
+        .fetch_one(&servers.pool)
+        .await
+        .unwrap();
+
+    assert!(key.starts_with("orc_"), "{key}");
+    assert!(twice.contains("already"), "{twice}");
+    assert!(wrong.contains("tasks:read"), "{wrong}");
+    assert!(last.contains("no agent with the scope admin"), "{last}");
+    assert_eq!(keys["items"][0]["hint"], key[..8]);
+    assert_eq!(recorded, 2, "the agent and its key");
+}
+
+#[tokio::test]
+async fn doctor_finds_nothing_wrong_with_a_system_that_is_up() {
+    let system = System::start().await;
+
+    // Scheduler and worker are heard of a moment after they are up.
+    let look = || system.place.call(&["doctor", "-o", "json"]);
+    let is_well = |said: &Said| said.code == 0 && !said.out.contains("\"warn\"");
+    let said = std::iter::repeat_with(look).take(200).find(is_well).expect("all is well at last");
+
+    let checks: Vec<_> = said.out.lines().filter(|line| line.contains("\"status\"")).collect();
+    assert!(checks.len() >= 9, "{said:?}");
+    assert!(checks.iter().all(|line| line.contains("\"ok\"")), "{said:?}");
+    assert!(is_private(&system.data_dir().join("admin.key")));
+    assert_eq!(
+        std::fs::read_to_string(system.data_dir().join("admin.key")).unwrap().trim(),
+        ADMIN_KEY
+    );
+    system.servers.pool.close().await;
+}
