@@ -3,7 +3,7 @@
 # Runs before the others at every `docker compose up`; finds its work done from the second time on.
 #
 # POSTGRES_PASSWORD, if set, is taken at the first start in place of a random one. Afterwards the
-# database has it, so a different one is refused here rather than in every service's log.
+# database has it, and this script goes by what it wrote down: a system that runs goes on running.
 set -eu
 
 directory=${1:?the folder of the passwords}
@@ -29,9 +29,8 @@ postgres=$(cat postgres_password)
 redis=$(cat redis_password)
 
 if [ -n "${POSTGRES_PASSWORD:-}" ] && [ "$POSTGRES_PASSWORD" != "$postgres" ]; then
-  echo "POSTGRES_PASSWORD is not the one that the database was made with. Unset it, or change the" >&2
-  echo "database's password as docs/running.md says." >&2
-  exit 1
+  echo "POSTGRES_PASSWORD is passed over: the database was made with another one. To change that, see" >&2
+  echo "docs/running.md." >&2
 fi
 
 put database_url "postgres://orchestrator:$(percent "$postgres")@postgres:5432/orchestrator"
