@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
 use orchestrator_engine::id::{self, AgentId, EventId, RunId, TaskId};
 use orchestrator_engine::problem::Problem as Entry;
-use orchestrator_engine::schedule::{TOPIC_MAX, check_topic};
+use orchestrator_engine::schedule::check_topic;
 use orchestrator_engine::store::event::{self, NewEvent};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -96,8 +96,6 @@ fn check(event: &PublishEvent) -> Result<(), Problem> {
     let mut problems = Vec::new();
     if let Err(message) = check_topic(&event.topic) {
         problems.push(Entry::new("/topic", message));
-    } else if event.topic.len() > TOPIC_MAX {
-        problems.push(Entry::new("/topic", format!("must have at most {TOPIC_MAX} bytes")));
     }
     if event.key.as_ref().is_some_and(|key| !(1..=KEY_MAX).contains(&key.len())) {
         problems.push(Entry::new("/key", format!("must have 1 to {KEY_MAX} bytes, or be null")));
