@@ -9,7 +9,8 @@ use orchestrator_boot::HealthBoard;
 use orchestrator_engine::clock::Clock;
 use orchestrator_engine::metrics::Metrics;
 use orchestrator_engine::store::StoreError;
-use orchestrator_engine::streams::Streams;
+use orchestrator_engine::id::{AgentId, RunId, TaskId};
+use orchestrator_engine::streams::{Lifecycle, Streams};
 use sqlx::PgPool;
 use sqlx::pool::PoolConnection;
 
@@ -69,6 +70,20 @@ impl Api {
             started_at: ctx.started_at,
             limits: Arc::new(LocalLimits::default()),
         }
+    }
+
+    /// Tells whoever watches what became of a run, and workers that there may be something to do:
+    /// a run to take, or one to stop. After the commit.
+    pub async fn tell_run(
+        &self,
+        kind: &'static str,
+        agent_id: AgentId,
+        task_id: Option<TaskId>,
+        run: RunId,
+    ) {
+        let change = Lifecycle { kind, agent_id, task_id, run_id: Some(run), at: self.clock.now() };
+        self.streams.wake_workers().await;
+        self.streams.lifecycle(&[change]).await;
     }
 
     /// A connection of the pool.

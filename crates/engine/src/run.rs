@@ -1,7 +1,7 @@
 //! Runs and their steps, as every part of the system speaks of them.
 //!
-//! A run is in exactly one of three places: the queue (`due_work`: queued or running), waiting, or
-//! finished (`run`). `docs/run-lifecycle.md` has the picture and every arrow.
+//! A run is in exactly one of two places: the queue (`due_work`: queued or running) or finished
+//! (`run`); waiting runs will be the third. `docs/run-lifecycle.md` has the picture and every arrow.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};

@@ -125,17 +125,19 @@ fn look(task: &DueTask, plan: &Plan, now: DateTime<Utc>) -> Come {
 fn verdicts(task: &DueTask, plan: &Plan, come: &Come, now: DateTime<Utc>) -> Vec<Verdict> {
     let policy = &plan.spec.policy;
     let window = TimeDelta::seconds(i64::from(policy.catch_up_window_seconds));
-    // A snoozed time is as old as the moment it was put off to.
+    // Times put off by a snooze come together when it ends: as old as that moment, and as one.
     let age = |at: DateTime<Utc>| now - task.snoozed_until.map_or(at, |until| until.max(at));
-    let candidate = |nominal: &Nominal| nominal.fires();
+    let snoozed = |at: DateTime<Utc>| task.snoozed_until.is_some_and(|until| at < until);
+    let last_snoozed =
+        come.times.iter().rev().find(|one| one.fires() && snoozed(one.at)).map(|one| one.at);
     // With `latest`, the missed times stand behind the last of them, or behind one that is on time.
     let stands_for_missed = come
         .times
         .iter()
-        .filter(|nominal| candidate(nominal) && age(nominal.at) <= GRACE)
+        .filter(|nominal| nominal.fires() && age(nominal.at) <= GRACE)
         .map(|nominal| nominal.at)
         .next()
-        .or_else(|| come.times.iter().rev().find(|nominal| candidate(nominal)).map(|one| one.at))
+        .or_else(|| come.times.iter().rev().find(|nominal| nominal.fires()).map(|one| one.at))
         .filter(|_| !come.more);
 
     let verdict = |nominal: &Nominal| {
@@ -147,6 +149,10 @@ fn verdicts(task: &DueTask, plan: &Plan, come: &Come, now: DateTime<Utc>) -> Vec
                 return Verdict::Leave(Disposition::SkippedDst, nominal.note.clone());
             }
             NominalKind::Fire => {}
+        }
+        if snoozed(nominal.at) && Some(nominal.at) != last_snoozed {
+            let reason = "it was snoozed; a later run stands for it".to_owned();
+            return Verdict::Leave(Disposition::Coalesced, Some(reason));
         }
         let age = age(nominal.at);
         if age <= GRACE {

@@ -33,10 +33,15 @@ pub(crate) async fn run(worker: Arc<Worker>, stop: CancellationToken) {
     let wake = worker.ctx.streams.listen(WORK, stop.clone());
     let mut outage = Outage::new("lease work");
     while !stop.is_cancelled() {
-        // One permit in hand: there is room for at least one run.
+        // One permit in hand: there is room for at least one run. A hint heard while there is none
+        // may still be about a run that is on and to be canceled.
         let first = tokio::select! {
             () = stop.cancelled() => break,
             permit = Arc::clone(&free).acquire_owned() => permit,
+            () = wake.heard() => {
+                worker.look.notify_one();
+                continue;
+            }
         };
         let Ok(first) = first else { break };
         let mut permits = vec![first];

@@ -6,7 +6,7 @@
 //! | `orchestrator:schedule`       | stream | api                    | scheduler            | newest 1,000       |
 //! | `orchestrator:events`         | stream | api, other programs    | scheduler (a group)  | until acknowledged |
 //! | `orchestrator:lifecycle`      | stream | api, scheduler, worker | console, subscribers | newest 10,000      |
-//! | `orchestrator:active_workers` | set    | worker                 | subscribers          | while alive        |
+//! | `orchestrator:active_workers` | set    | worker, scheduler      | subscribers          | while alive        |
 //! | `orchestrator:rate:<key>`     | string | api                    | api                  | a minute           |
 //!
 //! With Redis away every call answers at once that it could do nothing; it is tried again after

@@ -12,7 +12,6 @@ use orchestrator_engine::run::{RunError, RunStatus, Trigger};
 use orchestrator_engine::store::queue::{self, Canceled, NewWork};
 use orchestrator_engine::store::run::{self, RunFilter};
 use orchestrator_engine::store::{StoreError, execution, task, tool_catalogue};
-use orchestrator_engine::streams::Lifecycle;
 use serde_json::{Value, json};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -145,7 +144,9 @@ async fn create(
     let answer =
         Answer::new(StatusCode::ACCEPTED, &accepted)?.location(format!("/runs/{}", queued.run_id));
     let answer = change.finish(answer).await?;
-    api.streams.wake_workers().await;
+    if !queued.deduplicated {
+        api.tell_run("run.queued", caller.agent.id, None, queued.run_id).await;
+    }
     Ok(answer)
 }
 
@@ -215,16 +216,11 @@ async fn cancel(
     change.audit("run.cancel", id, json!({"status": before.status})).await?;
     let shown = detail(change.conn(), id, None).await?;
     let answer = change.finish(Answer::new(status, &shown)?).await?;
-    if status == StatusCode::OK {
-        let canceled = Lifecycle {
-            kind: "run.canceled",
-            agent_id: before.agent_id,
-            task_id: before.task_id,
-            run_id: Some(id),
-            at: api.clock.now(),
-        };
-        api.streams.lifecycle(&[canceled]).await;
-    }
+    let kind = match status {
+        StatusCode::OK => "run.canceled",
+        _ => "run.cancel_requested",
+    };
+    api.tell_run(kind, before.agent_id, before.task_id, id).await;
     Ok(answer)
 }
 
@@ -264,6 +260,6 @@ async fn retry(
     change.audit("run.retry", id, detail_of).await?;
     let shown = detail(change.conn(), id, None).await?;
     let answer = change.finish(Answer::new(StatusCode::ACCEPTED, &shown)?).await?;
-    api.streams.wake_workers().await;
+    api.tell_run("run.queued", before.agent_id, before.task_id, id).await;
     Ok(answer)
 }

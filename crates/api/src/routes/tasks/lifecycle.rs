@@ -80,7 +80,9 @@ pub(super) async fn run_now(
     let answer =
         Answer::new(StatusCode::ACCEPTED, &accepted)?.location(format!("/runs/{}", queued.run_id));
     let answer = change.finish(answer).await?;
-    api.streams.wake_workers().await;
+    if !queued.deduplicated {
+        api.tell_run("run.queued", row.agent_id, Some(row.id), queued.run_id).await;
+    }
     Ok(answer)
 }
 
