@@ -167,8 +167,9 @@ async fn serve_all(
     let (api, token) = (ctx.sibling(), stop.clone());
     services.spawn(async move { ("api", orchestrator_api::serve(api, token).await) });
     let (scheduler, token) = (ctx.sibling(), stop.clone());
-    services
-        .spawn(async move { ("scheduler", orchestrator_scheduler::serve(scheduler, token).await) });
+    services.spawn(async move {
+        ("scheduler", Box::pin(orchestrator_scheduler::serve(scheduler, token)).await)
+    });
     for _ in 0..workers {
         let (worker, token) = (ctx.sibling(), stop.clone());
         services.spawn(async move { ("worker", orchestrator_worker::serve(worker, token).await) });

@@ -59,7 +59,7 @@ impl TestServers {
 
 /// Makes the migrated database that all others are copies of, unless it is there.
 async fn make_template(options: PgConnectOptions) -> String {
-    let name = format!("orchestrator_template_v{}", store::migrate::known_version());
+    let name = format!("orchestrator_template_{}", store::migrate::fingerprint());
     let mut admin = options.clone().connect().await.expect("the test database server answers");
     sqlx::query("select pg_advisory_lock($1)")
         .bind(TEMPLATE_LOCK)

@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::commit::Write;
 use crate::held::Why;
 use crate::perform::perform;
 use crate::{Worker, tell};
@@ -60,6 +61,7 @@ pub(crate) async fn run(worker: Arc<Worker>, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => {}
             () = wake.heard() => worker.look.notify_one(),
+            () = worker.again.notified() => {}
             () = tokio::time::sleep(pause) => {}
         }
     }
@@ -108,6 +110,9 @@ async fn take(
             match write {
                 Some(write) => {
                     let written = worker.committer.write(write.clone()).await;
+                    if matches!(write, Write::Requeue(_)) {
+                        worker.again.notify_one();
+                    }
                     tell::ended(&worker.ctx, &subject, &write, written, began.elapsed()).await;
                 }
                 None => tell::lost(&worker.ctx, &subject),

@@ -40,6 +40,8 @@ struct Worker {
     look: Notify,
     /// There is a held run again.
     busy: Notify,
+    /// A run went back to the queue: the time of the next one has changed.
+    again: Notify,
 }
 
 /// The tools a worker offers and calls.
@@ -83,6 +85,7 @@ pub async fn serve_with(
         committer,
         look: Notify::new(),
         busy: Notify::new(),
+        again: Notify::new(),
         ctx: ctx.clone(),
     });
     let capacity = usize::from(ctx.settings.worker.concurrency);

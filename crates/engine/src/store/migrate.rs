@@ -1,6 +1,7 @@
 //! Brings the schema to this build's version. Whichever service starts first does it; the others
 //! wait for the lock and find it done.
 
+use sha2::Digest as _;
 use sqlx::PgPool;
 use sqlx::migrate::Migrator;
 
@@ -34,6 +35,17 @@ pub enum MigrateError {
 #[must_use]
 pub fn known_version() -> i64 {
     MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
+}
+
+/// A word that differs whenever a migration of this build does, for whoever keeps copies of a
+/// migrated database.
+#[must_use]
+pub fn fingerprint() -> String {
+    let mut hash = sha2::Sha256::new();
+    for migration in MIGRATIONS.iter() {
+        hash.update(&migration.checksum);
+    }
+    hex::encode(&hash.finalize()[..6])
 }
 
 /// The schema version the database is at; 0 when it is empty.

@@ -47,21 +47,15 @@ pub async fn prune(
         return Ok(None);
     }
     let horizon = now - kept;
-    sqlx::query!(
-        "select ensure_run_partitions($1, $2)",
-        now,
-        now + PARTITIONS_AHEAD,
-    )
-    .fetch_one(&mut *tx)
-    .await
-    .map_err(failed())?;
-    let partitions = sqlx::query_scalar!(
-        r#"select drop_run_partitions($1) as "dropped!""#,
-        horizon,
-    )
-    .fetch_one(&mut *tx)
-    .await
-    .map_err(failed())?;
+    sqlx::query!("select ensure_run_partitions($1, $2)", now, now + PARTITIONS_AHEAD,)
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(failed())?;
+    let partitions =
+        sqlx::query_scalar!(r#"select drop_run_partitions($1) as "dropped!""#, horizon,)
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(failed())?;
     let events = sqlx::query!(
         "
         delete from event
@@ -73,21 +67,15 @@ pub async fn prune(
     .await
     .map_err(failed())?
     .rows_affected();
-    let occurrences = sqlx::query!(
-        "delete from occurrence where decided_at < $1",
-        horizon,
-    )
-    .execute(&mut *tx)
-    .await
-    .map_err(failed())?
-    .rows_affected();
-    sqlx::query!(
-        "delete from idempotency where created_at < $1",
-        now - IDEMPOTENCY_KEPT,
-    )
-    .execute(&mut *tx)
-    .await
-    .map_err(failed())?;
+    let occurrences = sqlx::query!("delete from occurrence where decided_at < $1", horizon,)
+        .execute(&mut *tx)
+        .await
+        .map_err(failed())?
+        .rows_affected();
+    sqlx::query!("delete from idempotency where created_at < $1", now - IDEMPOTENCY_KEPT,)
+        .execute(&mut *tx)
+        .await
+        .map_err(failed())?;
     sqlx::query!("delete from access_token where expires_at < $1", now)
         .execute(&mut *tx)
         .await

@@ -68,3 +68,29 @@ async fn with_all_each_runs_unless_the_one_before_is_still_on() {
     assert_eq!(allowed, ["09:00 fired x1", "10:00 fired x1", "11:00 fired x1"]);
     assert_eq!(skipped, ["09:00 fired x1", "10:00 skipped_overlap x2"]);
 }
+
+#[tokio::test]
+async fn times_put_off_by_a_snooze_come_as_one_run() {
+    let app = TestApp::at(NOW).await;
+    let mut declared = task("cron", "0 * * * *", &json!([{"id": "one", "uses": "test.echo"}]));
+    declared["policy"] = json!({"overlap": "allow"});
+    let id = app.add_task(declared).await;
+    sqlx::query("update task set snoozed_until = '2026-03-01T11:10:00Z', next_fire_at = '2026-03-01T11:10:00Z' where id = $1")
+        .bind(id)
+        .execute(&app.servers.pool)
+        .await
+        .unwrap();
+    app.clock.set("2026-03-01T11:10:00Z".parse().unwrap());
+    let scheduler = app.start_scheduler();
+    app.until("select count(*) from due_work", 1).await;
+    scheduler.stop().await;
+
+    let ledger: Vec<String> = sqlx::query_scalar(
+        "select to_char(nominal_at at time zone 'UTC', 'HH24:MI') || ' ' || disposition || ' x' || count
+         from occurrence order by nominal_at",
+    )
+    .fetch_all(&app.servers.pool)
+    .await
+    .unwrap();
+    assert_eq!(ledger, ["09:00 coalesced x2", "11:00 fired x1"]);
+}
