@@ -6,8 +6,8 @@ use axum::extract::Request;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use orchestrator_engine::tool::ToolError;
 use orchestrator_engine::config::Secret;
+use orchestrator_engine::tool::ToolError;
 use orchestrator_tools::{LlmConfig, Registry, ToolsConfig};
 use serde_json::{Value, json};
 
