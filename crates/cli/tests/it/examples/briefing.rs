@@ -20,6 +20,14 @@ async fn run_of_monday(system: &System, params: Value) -> Value {
     system.runs(1).await.remove(0)
 }
 
+/// The record of a step that was tried once.
+fn step<'a>(run: &'a Value, id: &str) -> &'a Value {
+    let mut records = run["steps"].as_array().unwrap().iter().filter(|step| step["id"] == id);
+    let record = records.next().unwrap();
+    assert!(records.next().is_none(), "{id} was tried once");
+    record
+}
+
 #[tokio::test]
 async fn the_briefing_comes_on_monday_at_half_past_eight_in_the_models_words() {
     let (config, world) = (mcp_config(), World::begin().await);
@@ -38,24 +46,22 @@ async fn the_briefing_comes_on_monday_at_half_past_eight_in_the_models_words() {
 
     assert_eq!((&run["status"], &run["trigger"]), (&json!("succeeded"), &json!("schedule")));
     assert_eq!((&run["nominal_at"], &run["attempt"]), (&json!(MONDAY), &json!(1)));
-    let mut ids = Vec::new();
-    for step in run["steps"].as_array().unwrap() {
-        ids.push(step["id"].as_str().unwrap());
+    for id in ["time", "weather", "facts", "summary", "briefing", "notify"] {
+        let step = step(&run, id);
         assert_eq!(step["status"], "succeeded", "{step}");
         for field in ["started_at", "finished_at", "input", "output"] {
             assert!(!step[field].is_null(), "{field} of {step}");
         }
     }
-    assert_eq!(ids, ["time", "weather", "facts", "summary", "briefing", "notify"]);
-    let output = |index: usize| &run["steps"][index]["output"];
-    assert_eq!(output(0)["timezone"], "Europe/Chisinau", "the time server's own answer");
-    assert_eq!(output(1)["json"]["daily"]["temperature_2m_max"][0], 3.4);
-    assert_eq!(output(3)["text"], MODEL_SAYS);
+    let output = |id: &str| &step(&run, id)["output"];
+    assert_eq!(output("time")["timezone"], "Europe/Chisinau", "the time server's own answer");
+    assert_eq!(output("weather")["json"]["daily"]["temperature_2m_max"][0], 3.4);
+    assert_eq!(output("summary")["text"], MODEL_SAYS);
 
     let asked = &system.world.weather_asked()[0];
     assert_eq!((&asked["latitude"][..], &asked["timezone"][..]), ("47.01", "Europe/Chisinau"));
     let prompt = system.world.model_asked()[0]["messages"][1]["content"].clone();
-    let facts = output(2)["text"].as_str().unwrap();
+    let facts = output("facts")["text"].as_str().unwrap();
     assert!(
         facts.ends_with("Chisinau: -2.1 to 3.4 °C, rain with a probability of 80 %."),
         "{facts}"
