@@ -13,13 +13,14 @@ help: ## What can be said here
 
 run: deps ## Install what is missing, build, and run the whole system here (Ctrl-C ends it)
 	cargo build --release --locked -p orchestrator-cli
+	@ops/scripts/tools-venv.sh config || echo "without Python packages; all works but the tool time.*" >&2
 	exec $(TARGET)/release/orchestrator dev $(ARGS)
 
 build: ## Build everything, unoptimised
 	cargo build --locked --bins
 
 test: deps ## All tests, on throwaway Postgres and Redis servers (ARGS go to cargo test)
-	ops/scripts/test-venv.sh
+	ops/scripts/tools-venv.sh
 	cargo build --locked --bins
 	@$(TARGET)/debug/orchestrator servers --throwaway -- cargo test --locked --workspace $(ARGS)
 

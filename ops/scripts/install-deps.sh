@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what a run and the tests need besides Rust: a C compiler (to link), PostgreSQL, Redis, and
-# python3-venv (tests only). Does nothing when all is there. Starts no service and makes no database: `orchestrator dev`
+# python3-venv (for MCP servers that the tests and an example use). Does nothing when all is there.
+# Starts no service and makes no database: `orchestrator dev`
 # and the tests run their own servers, on their own ports, from the same programs.
 set -eu
 

@@ -87,15 +87,21 @@ pub async fn run(args: Args, env: Env) -> Result<ExitCode, Failure> {
     ended.map(|()| ExitCode::SUCCESS)
 }
 
-/// The environment with what differs in `dev`: the port of the command line, loopback alone.
+/// The environment with what differs in `dev`: the port of the command line, loopback alone, and the
+/// MCP servers of the data dir where no file of them is named.
 fn for_dev(env: Env, args: &Args) -> Env {
     let env = match args.port {
         Some(port) => env.with("API_PORT", port.to_string()),
         None => env,
     };
-    match env.raw("API_HOST") {
+    let env = match env.raw("API_HOST") {
         Some(_) => env,
         None => env.with("API_HOST", Ipv4Addr::LOCALHOST.to_string()),
+    };
+    let own_servers = args.data_dir.join("mcp.json");
+    match env.raw("MCP_CONFIG") {
+        None if own_servers.is_file() => env.with("MCP_CONFIG", own_servers.to_string_lossy()),
+        _ => env,
     }
 }
 
@@ -147,7 +153,9 @@ async fn beside_servers(
         .await
         .map_err(Failure::while_doing("make the admin's key"))?;
     let ctx = Context::new(Service::Cli, settings, pool.clone(), Arc::new(SystemClock));
-    let ended = serve_all(&ctx, args.workers, stop, || announce(&base, &place.data_dir)).await;
+    let servers = ctx.settings.tools.mcp_config.as_deref();
+    let up = || announce(&base, &place.data_dir, servers);
+    let ended = serve_all(&ctx, args.workers, stop, up).await;
     pool.close().await;
     ended
 }
@@ -273,12 +281,15 @@ fn base_url(host: IpAddr, port: u16) -> String {
     format!("http://{}", SocketAddr::new(host, port))
 }
 
-fn announce(base: &str, data_dir: &Path) {
+fn announce(base: &str, data_dir: &Path, mcp_config: Option<&Path>) {
     println!("\nReady.");
-    println!("  API        {base}");
-    println!("  Docs       {base}/docs");
-    println!("  Admin key  {}", data_dir.join("admin.key").display());
-    println!("  Databases  {} (for psql and redis-cli)", data_dir.join("env").display());
+    println!("  API          {base}");
+    println!("  Docs         {base}/docs");
+    println!("  Admin key    {}", data_dir.join("admin.key").display());
+    println!("  Databases    {} (for psql and redis-cli)", data_dir.join("env").display());
+    if let Some(path) = mcp_config {
+        println!("  MCP servers  {}", path.display());
+    }
     println!("Ctrl-C stops everything.\n");
 }
 
@@ -287,7 +298,7 @@ mod tests {
     use super::*;
 
     fn args(port: Option<u16>) -> Args {
-        Args { port, data_dir: DATA_DIR.into(), workers: 1 }
+        Args { port, data_dir: "/nonexistent".into(), workers: 1 }
     }
 
     #[test]
@@ -298,6 +309,22 @@ mod tests {
         assert_eq!(env.raw("API_PORT"), Some("9001"));
         assert_eq!(env.raw("API_HOST"), Some("127.0.0.1"));
         assert_eq!(open.raw("API_HOST"), Some("0.0.0.0"));
+    }
+
+    #[test]
+    fn the_mcp_servers_of_the_data_dir_are_taken_unless_others_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let args = Args { port: None, data_dir: folder.path().to_owned(), workers: 1 };
+        let taken = |pairs: &[(&str, &str)]| {
+            let env = for_dev(Env::from_pairs(pairs.iter().copied()), &args);
+            env.raw("MCP_CONFIG").map(str::to_owned)
+        };
+
+        assert_eq!(taken(&[]), None);
+        let own = folder.path().join("mcp.json");
+        std::fs::write(&own, "{}").unwrap();
+        assert_eq!(taken(&[]), Some(own.display().to_string()));
+        assert_eq!(taken(&[("MCP_CONFIG", "mine.json")]).as_deref(), Some("mine.json"));
     }
 
     #[test]

@@ -8,8 +8,8 @@ use orchestrator_engine::clock::{Clock as _, FakeClock};
 use orchestrator_engine::config::{Env, Settings};
 use orchestrator_engine::id::{self, AgentId, RunId, TaskId};
 use orchestrator_engine::run::Trigger;
-use orchestrator_engine::store::invariant;
 use orchestrator_engine::store::queue::{self, NewWork};
+use orchestrator_engine::store::{agent, invariant};
 use orchestrator_engine::task::TaskSpec;
 use orchestrator_worker::Offer;
 use serde_json::{Value, json};
@@ -19,6 +19,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{FakeTools, TestServers};
+
+/// The key of an admin, once [`TestApp::start_api`] was called.
+pub const ADMIN_KEY: &str = "orc_test-admin-key-of-sufficient-length";
 
 /// A system of one test: its databases, a clock that stands still, and an agent that owns tasks.
 #[derive(Clone)]
@@ -122,6 +125,39 @@ impl TestApp {
             Box::pin(orchestrator_worker::serve_with(app.context(Service::Worker), offer, stop))
                 .await
         })
+    }
+
+    /// Starts a worker with the tools that the settings name, as its process would.
+    ///
+    /// Returns when it offers those of the MCP servers that came up.
+    pub async fn start_worker_with_own_tools(&self) -> Running {
+        let app = self.clone();
+        let worker = Running::start(async move |stop| {
+            Box::pin(orchestrator_worker::serve(app.context(Service::Worker), stop)).await
+        });
+        self.until("select count(*) from tool", 1).await;
+        worker
+    }
+
+    /// Starts an API on a free port of this machine; returns its URL. [`ADMIN_KEY`] is an admin's.
+    pub async fn start_api(&self) -> (Running, String) {
+        agent::ensure_admin(&self.servers.pool, ADMIN_KEY, self.clock.now())
+            .await
+            .expect("the admin can be made");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        listener.set_nonblocking(true).expect("a listener can be told");
+        let url = format!("http://{}", listener.local_addr().expect("it has an address"));
+        let app = self.clone();
+        let api = Running::start(async move |stop| {
+            let api = orchestrator_api::Api::new(&app.context(Service::Api));
+            let service = orchestrator_api::router(api)
+                .into_make_service_with_connect_info::<std::net::SocketAddr>();
+            axum::serve(tokio::net::TcpListener::from_std(listener)?, service)
+                .with_graceful_shutdown(stop.cancelled_owned())
+                .await?;
+            Ok(())
+        });
+        (api, url)
     }
 
     /// Starts a scheduler.

@@ -14,6 +14,6 @@ mod app;
 mod database;
 mod tools;
 
-pub use app::{Running, TestApp, task};
+pub use app::{ADMIN_KEY, Running, TestApp, task};
 pub use database::TestServers;
 pub use tools::{Call, FakeTools};

@@ -7,4 +7,5 @@ mod http;
 mod llm;
 mod mcp_http;
 mod mcp_stdio;
+mod page;
 mod setup;

@@ -71,7 +71,7 @@ pub fn program(name: &str) -> PathBuf {
     let program = venv.join("bin").join(name);
     assert!(
         program.exists(),
-        "{} is missing: run ops/scripts/test-venv.sh first, it makes the Python environment of \
+        "{} is missing: run ops/scripts/tools-venv.sh first, it makes the Python environment of \
          the tests",
         program.display()
     );
