@@ -78,7 +78,8 @@ pub struct Settings {
     pub enable_metrics: bool,
     /// `SECRET_<NAME>`: what pipelines may use as `secrets.<NAME>`.
     pub secrets: BTreeMap<String, Secret>,
-    /// Names in the environment that look like a slip of a setting's name, each as a sentence.
+    /// Names in the environment that look like a slip of a setting's name, and settings that nothing
+    /// uses yet, each as a sentence.
     pub warnings: Vec<String>,
 }
 
@@ -103,7 +104,7 @@ impl Settings {
             retention_days: env.number("RETENTION_DAYS", 30, 1..=3650, &mut problems),
             enable_metrics: env.flag("ENABLE_METRICS", true, &mut problems),
             secrets: env.pipeline_secrets(&mut problems),
-            warnings: env.likely_slips(),
+            warnings: env.likely_slips().into_iter().chain(unused(env)).collect(),
         };
         if env.flag("ENABLE_TRACING", false, &mut problems) {
             problems.add(
@@ -113,6 +114,15 @@ impl Settings {
         env.refuse_unknown(&mut problems);
         if problems.is_empty() { Ok(settings) } else { Err(problems) }
     }
+}
+
+/// A sentence for each setting that is given although nothing uses it yet.
+fn unused(env: &Env) -> impl Iterator<Item = String> + '_ {
+    const UNUSED: &[&str] = &["TOOL_CATALOG", "SMTP_URL", "SMTP_URL_FILE"];
+    UNUSED
+        .iter()
+        .filter(|name| env.raw(name).is_some_and(|value| !value.is_empty()))
+        .map(|name| format!("{name} is set, but nothing uses it yet: there is no tool for it"))
 }
 
 #[cfg(test)]

@@ -170,7 +170,7 @@ pub const SETTINGS: &[SettingDoc] = &[
         "a file",
         "MCP servers whose tools steps can use, in the common {\"mcpServers\": {…}} form.",
     ),
-    row(TOOLS, "TOOL_CATALOG", "", "a file", "Further tools, declared by hand."),
+    row(TOOLS, "TOOL_CATALOG", "", "a file", "Further tools, declared by hand. Not used yet."),
     row(
         WORKER,
         "HTTP_ALLOW_PRIVATE",
@@ -191,7 +191,7 @@ pub const SETTINGS: &[SettingDoc] = &[
         WORKER,
         "SMTP_URL",
         "smtp://user:password@host:587 or smtps://…:465",
-        "The mail server of notify.email.",
+        "The mail server. Not used yet: there is no tool that sends mail.",
     ),
     row(
         &[Cli],
