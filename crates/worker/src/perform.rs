@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use orchestrator_engine::id;
+use orchestrator_engine::metrics::REASONS;
 use orchestrator_engine::pipeline::{
     self, Journal, JournalError, Outcome, Retry, RunContext, backoff,
 };
@@ -242,23 +243,7 @@ fn failed(
 
 /// The label for an error's kind: kinds are ours, but labels must stay bounded whatever happens.
 fn reason(kind: &str) -> &str {
-    const KINDS: &[&str] = &[
-        "timeout",
-        "unreachable",
-        "tool_failed",
-        "refused",
-        "unknown_tool",
-        "expression",
-        "input",
-        "output",
-        "lease_lost",
-        "run_timeout",
-        "canceled",
-        "expired",
-        "definition",
-        "panic",
-    ];
-    if KINDS.contains(&kind) { kind } else { "tool_failed" }
+    if REASONS.contains(&kind) { kind } else { "tool_failed" }
 }
 
 fn canceled(worker: &Worker, held: &Held, records: Vec<StepRecord>) -> Write {

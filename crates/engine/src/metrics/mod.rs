@@ -21,7 +21,7 @@ pub use api::ApiMetrics;
 pub use make::Maker;
 pub use process::ProcessMetrics;
 pub use scheduler::SchedulerMetrics;
-pub use worker::WorkerMetrics;
+pub use worker::{REASONS, WorkerMetrics};
 
 use crate::config::Service;
 

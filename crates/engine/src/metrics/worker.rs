@@ -18,7 +18,7 @@ const PICKUP_SECONDS: &[f64] =
 const BATCH: &[f64] = &[1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 50.0];
 
 /// Why a run or step went wrong in a worker: the kinds of `RunError`, and the worker's own trouble.
-const REASONS: &[&str] = &[
+pub const REASONS: &[&str] = &[
     "timeout",
     "unreachable",
     "tool_failed",
