@@ -15,6 +15,9 @@ venv=${TEST_VENV:-$root/.orchestrator/venv}
 mark=$venv/.holds
 config=$root/.orchestrator/mcp.json
 
+# Others may pass through, as the user of a private PostgreSQL must, but not look around.
+[ -d "$root/.orchestrator" ] || mkdir -m 711 "$root/.orchestrator"
+
 if ! [ -f "$mark" ] || [ "$(cat "$mark")" != "$wanted" ]; then
     python3 -m venv "$venv"
     # shellcheck disable=SC2086 # two words are two packages
