@@ -25,6 +25,9 @@ const POLL_WITHOUT_REDIS: Duration = Duration::from_secs(1);
 const POLL_MIN: Duration = Duration::from_millis(10);
 /// How long runs may go on after `stop` before they are interrupted and given back.
 const DRAIN: Duration = Duration::from_secs(1);
+/// With more work than slots, how long slots that become free are gathered for one statement. A run
+/// that finds a free slot is not delayed by it.
+const GATHER: Duration = Duration::from_millis(2);
 
 /// Takes due work and runs it until `stop`; returns when every run has ended or was given back.
 pub(crate) async fn run(worker: Arc<Worker>, stop: CancellationToken) {
@@ -33,6 +36,7 @@ pub(crate) async fn run(worker: Arc<Worker>, stop: CancellationToken) {
     let mut going = JoinSet::new();
     let wake = worker.ctx.streams.listen(WORK, stop.clone());
     let mut outage = Outage::new("lease work");
+    let mut is_backlog = false;
     while !stop.is_cancelled() {
         // One permit in hand: there is room for at least one run. A hint heard while there is none
         // may still be about a run that is on and to be canceled.
@@ -45,6 +49,9 @@ pub(crate) async fn run(worker: Arc<Worker>, stop: CancellationToken) {
             }
         };
         let Ok(first) = first else { break };
+        if is_backlog {
+            tokio::time::sleep(GATHER).await;
+        }
         let mut permits = vec![first];
         while let Ok(permit) = Arc::clone(&free).try_acquire_owned() {
             permits.push(permit);
@@ -57,6 +64,7 @@ pub(crate) async fn run(worker: Arc<Worker>, stop: CancellationToken) {
             Err(error) => Some(outage.pause_after(&error)),
         };
         while going.try_join_next().is_some() {}
+        is_backlog = pause.is_none();
         let Some(pause) = pause else { continue };
         tokio::select! {
             () = stop.cancelled() => {}
