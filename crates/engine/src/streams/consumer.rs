@@ -80,7 +80,7 @@ impl Streams {
 }
 
 impl Consumer {
-    /// The next entries nobody has read, at most [`BATCH`]; waits a few seconds for some. `None`:
+    /// The next entries nobody has read, at most 500; waits a few seconds for some. `None`:
     /// Redis went away, or forgot the group; join again.
     pub async fn read(&mut self) -> Option<Vec<Entry>> {
         let answer: Result<Option<StreamReadReply>, _> = redis::cmd("XREADGROUP")
@@ -101,7 +101,7 @@ impl Consumer {
         Some(ids.unwrap_or_default().into_iter().map(Entry::from).collect())
     }
 
-    /// Entries that another member read long ago and has not acknowledged: it died. At most [`BATCH`].
+    /// Entries that another member read long ago and has not acknowledged: it died. At most 500.
     /// `None`: Redis went away, or forgot the group.
     pub async fn claim_stale(&mut self) -> Option<Vec<Entry>> {
         let answer: Result<StreamAutoClaimReply, _> = redis::cmd("XAUTOCLAIM")

@@ -2,7 +2,7 @@
 //!
 //! A worker never holds a row lock while a tool is running: it *leases* the run until an instant,
 //! and renews. A worker that dies simply stops renewing, and the run is leased again. So a run may
-//! be worked on twice, but only the holder of the current [`LeaseToken`] can write about it.
+//! be worked on twice, but only the holder of the current [`LeaseToken`](crate::id::LeaseToken) can write about it.
 //!
 //! The database's clock decides every lease; a worker's clock decides nothing.
 
