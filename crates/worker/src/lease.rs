@@ -113,8 +113,6 @@ async fn take(
             worker.ctx.metrics.worker().active.inc();
             let write = perform(&worker, &held, run).await;
             worker.ctx.metrics.worker().active.dec();
-            // The slot is free; the lease is kept until the result is durable.
-            drop(permit);
             match write {
                 Some(write) => {
                     let written = worker.committer.write(write.clone()).await;
@@ -126,6 +124,9 @@ async fn take(
                 None => tell::lost(&worker.ctx, &subject),
             }
             worker.holding.remove(held.lease);
+            // Slot and lease are kept until the result is durable: what a slow database has not yet
+            // taken is never more than the slots.
+            drop(permit);
         });
     }
     Ok(pause)
