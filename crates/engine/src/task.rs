@@ -60,6 +60,14 @@ text_enum! {
     }
 }
 
+impl Overlap {
+    /// Whether the task's runs go one at a time, those of its schedule waiting for any other.
+    #[must_use]
+    pub fn is_serial(self) -> bool {
+        matches!(self, Self::QueueOne | Self::QueueAll | Self::CancelRunning)
+    }
+}
+
 text_enum! {
     /// What to do with the times that passed while nobody was there.
     CatchUp {
@@ -124,6 +132,8 @@ pub struct Policy {
     pub dst_gap: DstGap,
     /// When a local time exists twice.
     pub dst_fold: DstFold,
+    /// The task is paused when so many of its runs in a row have failed; `None`: never.
+    pub pause_after_failures: Option<u16>,
 }
 
 impl Default for Policy {
@@ -135,6 +145,7 @@ impl Default for Policy {
             jitter_seconds: 0,
             dst_gap: DstGap::Shift,
             dst_fold: DstFold::First,
+            pause_after_failures: None,
         }
     }
 }
@@ -245,6 +256,8 @@ pub const TIMEOUT_MAX_SECONDS: u32 = 7 * 24 * 3600;
 pub const CATCH_UP_WINDOW_MAX_SECONDS: u32 = 366 * 24 * 3600;
 /// The longest `dedupe_key`, in bytes.
 pub const DEDUPE_KEY_MAX: usize = 200;
+/// The largest `pause_after_failures`.
+pub const PAUSE_AFTER_MAX: u16 = 1_000;
 /// The largest jitter, in seconds: a day.
 pub const JITTER_MAX_SECONDS: u32 = 24 * 3600;
 
@@ -317,20 +330,17 @@ impl TaskSpec {
             format!("must be at most {JITTER_MAX_SECONDS} seconds"),
         );
         require(
+            self.policy.pause_after_failures.is_none_or(|n| (1..=PAUSE_AFTER_MAX).contains(&n)),
+            "/policy/pause_after_failures",
+            format!("must be 1 to {PAUSE_AFTER_MAX} failed runs in a row, or null for never"),
+        );
+        require(
             self.max_fires != Some(0),
             "/max_fires",
             "must be at least 1, or null for no limit".into(),
         );
         // Promised by the wire format, but not kept yet: refused, so that an accepted task does what
         // it says.
-        require(
-            matches!(self.policy.overlap, Overlap::Skip | Overlap::Allow),
-            "/policy/overlap",
-            format!(
-                "{:?} is not available yet; use \"skip\" or \"allow\"",
-                self.policy.overlap.as_str()
-            ),
-        );
         require(
             self.concurrency_key.is_none(),
             "/concurrency_key",

@@ -2,7 +2,8 @@
 //! is to be written.
 //!
 //! A time seen within [`GRACE`] of its moment is on time and runs. An older one was missed, and the
-//! task's `catch_up` policy decides. Every time gets exactly one disposition.
+//! task's `catch_up` policy decides; its run waits for its turn. Then `overlap` is looked at. Every
+//! time gets exactly one disposition.
 
 use std::time::Duration;
 
@@ -11,13 +12,17 @@ use orchestrator_engine::id::{RunId, TaskId};
 use orchestrator_engine::run::Trigger;
 use orchestrator_engine::schedule::{Nominal, NominalKind, Schedule};
 use orchestrator_engine::store::fire::{Decision, Disposition, DueTask, Occurrence};
-use orchestrator_engine::store::queue::NewWork;
+use orchestrator_engine::store::queue::{Held, NewWork};
 use orchestrator_engine::task::{CatchUp, Overlap, TaskSpec};
 
 /// How long after its moment a time still counts as seen on time.
 pub const GRACE: TimeDelta = TimeDelta::seconds(10);
 /// The most times of one task that are looked at in one transaction; the rest follow in the next.
 pub const TIMES_MAX: usize = 1_000;
+/// The most missed times of one task that are caught up one by one.
+pub const CATCH_UP_MAX: usize = 1_000;
+/// The most runs of one task that wait for one another.
+const WAITING_MAX: i64 = 1_000;
 
 /// A revision of a task, ready to be asked.
 pub struct Plan {
@@ -53,9 +58,10 @@ pub fn decide(
         fires: task.fires,
         occurrences: Vec::with_capacity(come.times.len()),
         work: Vec::new(),
+        supersedes: false,
     };
     let limit = plan.spec.max_fires.map(|max| i32::try_from(max).unwrap_or(i32::MAX));
-    let mut busy = task.in_flight > 0;
+    let mut queue = Ahead { runs: task.in_flight, waiting: task.waiting };
     let verdicts = verdicts(task, plan, &come, now);
     for (nominal, verdict) in come.times.iter().zip(verdicts) {
         if limit.is_some_and(|limit| decision.fires >= limit) {
@@ -63,26 +69,33 @@ pub fn decide(
             decision.next_fire_at = None;
             break;
         }
-        let verdict = match verdict {
-            Verdict::Run if busy && plan.spec.policy.overlap == Overlap::Skip => Verdict::Leave(
-                Disposition::SkippedOverlap,
-                Some("the previous run had not ended".to_owned()),
-            ),
-            verdict => verdict,
-        };
-        match verdict {
-            Verdict::Run => {
-                let run_id = new_run();
-                busy = true;
-                decision.fires += 1;
-                settle_coalesced(&mut decision.occurrences, run_id);
-                decision.occurrences.push(fired(nominal, run_id));
-                decision.work.push(work(task, plan, nominal, run_id, now));
-            }
+        let (place, late) = match verdict {
             Verdict::Leave(disposition, reason) => {
                 note(&mut decision.occurrences, nominal.at, disposition, reason);
+                continue;
             }
+            Verdict::Run(late) => (queue.place(plan.spec.policy.overlap), late),
+        };
+        if let Place::Refused(reason) = place {
+            let reason = Some(reason.to_owned());
+            note(&mut decision.occurrences, nominal.at, Disposition::SkippedOverlap, reason);
+            continue;
         }
+        if place == Place::Replaces {
+            replace(&mut decision);
+        }
+        let run_id = new_run();
+        decision.fires += 1;
+        settle_coalesced(&mut decision.occurrences, run_id);
+        decision.occurrences.push(fired(nominal, run_id, late, plan));
+        let held = match (late, place) {
+            (Some(_), _) => Some(Held::CatchUp),
+            (None, Place::Free) => None,
+            (None, _) => Some(Held::Overlap),
+        };
+        queue.runs += 1;
+        queue.waiting += i64::from(held.is_some());
+        decision.work.push(NewWork { held, ..work(task, plan, nominal, run_id, now) });
     }
     if limit.is_some_and(|limit| decision.fires >= limit) {
         decision.next_fire_at = None;
@@ -98,8 +111,65 @@ pub fn decide(
 
 /// What is to become of one time, before overlap is looked at.
 enum Verdict {
-    Run,
+    /// It runs; how long after its time, where it is caught up.
+    Run(Option<TimeDelta>),
     Leave(Disposition, Option<String>),
+}
+
+/// The runs of the task that have not ended.
+struct Ahead {
+    runs: i64,
+    /// Those of them that have not been let in.
+    waiting: i64,
+}
+
+/// Where a new run of a task stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// It may begin.
+    Free,
+    /// It begins when those before it have ended.
+    Behind,
+    /// Those before it are ended for it.
+    Replaces,
+    /// It is not made.
+    Refused(&'static str),
+}
+
+impl Ahead {
+    fn place(&self, overlap: Overlap) -> Place {
+        match overlap {
+            _ if self.runs == 0 => Place::Free,
+            Overlap::Allow => Place::Free,
+            Overlap::Skip => Place::Refused("the previous run had not ended"),
+            Overlap::QueueOne if self.waiting > 0 => {
+                Place::Refused("the previous run had not ended, and another waits for it already")
+            }
+            Overlap::QueueAll if self.waiting >= WAITING_MAX => {
+                Place::Refused("the previous run had not ended, and 1,000 others wait for it")
+            }
+            Overlap::QueueOne | Overlap::QueueAll => Place::Behind,
+            Overlap::CancelRunning => Place::Replaces,
+        }
+    }
+}
+
+/// Makes room for a run that takes the place of all before it: those of the database are canceled when
+/// the decision is written, one of this decision is not made at all.
+fn replace(decision: &mut Decision) {
+    decision.supersedes = true;
+    let Some(work) = decision.work.pop() else { return };
+    decision.fires -= 1;
+    for occurrence in &mut decision.occurrences {
+        if occurrence.run_id != Some(work.run_id) {
+            continue;
+        }
+        occurrence.run_id = None;
+        if occurrence.disposition == Disposition::Fired {
+            occurrence.disposition = Disposition::SkippedOverlap;
+            occurrence.reason = Some("the next time came before its run began".to_owned());
+        }
+    }
 }
 
 fn look(task: &DueTask, plan: &Plan, now: DateTime<Utc>) -> Come {
@@ -140,6 +210,10 @@ fn verdicts(task: &DueTask, plan: &Plan, come: &Come, now: DateTime<Utc>) -> Vec
         .or_else(|| come.times.iter().rev().find(|nominal| nominal.fires()).map(|one| one.at))
         .filter(|_| !come.more);
 
+    // So many times were missed that only the latest are caught up.
+    let too_many = (come.more && policy.catch_up == CatchUp::All)
+        .then(|| latest(&plan.schedule, now - window, now, CATCH_UP_MAX));
+
     let verdict = |nominal: &Nominal| {
         match &nominal.kind {
             NominalKind::Excluded { reason } => {
@@ -156,7 +230,7 @@ fn verdicts(task: &DueTask, plan: &Plan, come: &Come, now: DateTime<Utc>) -> Vec
         }
         let age = age(nominal.at);
         if age <= GRACE {
-            return Verdict::Run;
+            return Verdict::Run(None);
         }
         if policy.catch_up == CatchUp::None {
             return Verdict::Leave(
@@ -174,8 +248,17 @@ fn verdicts(task: &DueTask, plan: &Plan, come: &Come, now: DateTime<Utc>) -> Vec
                 )),
             );
         }
+        if too_many.is_some_and(|from| nominal.at <= from) {
+            return Verdict::Leave(
+                Disposition::SkippedTooOld,
+                Some(format!(
+                    "nobody was there at the time, and of the times missed only the latest \
+                     {CATCH_UP_MAX} are caught up"
+                )),
+            );
+        }
         if policy.catch_up == CatchUp::All || Some(nominal.at) == stands_for_missed {
-            return Verdict::Run;
+            return Verdict::Run(Some(age));
         }
         Verdict::Leave(
             Disposition::Coalesced,
@@ -185,14 +268,71 @@ fn verdicts(task: &DueTask, plan: &Plan, come: &Come, now: DateTime<Utc>) -> Vec
     come.times.iter().map(verdict).collect()
 }
 
-fn fired(nominal: &Nominal, run_id: RunId) -> Occurrence {
+/// An instant after which at most `most` times come up to `now`, not before `from`.
+fn latest(
+    schedule: &Schedule,
+    from: DateTime<Utc>,
+    now: DateTime<Utc>,
+    most: usize,
+) -> DateTime<Utc> {
+    let few = |after: DateTime<Utc>| {
+        let first = schedule.next_after(after);
+        std::iter::successors(first, |nominal| schedule.next_after(nominal.at))
+            .take_while(|nominal| nominal.at <= now)
+            .take(most + 1)
+            .count()
+            <= most
+    };
+    if few(from) {
+        return from;
+    }
+    let (mut many, mut fits) = (from, now);
+    while fits - many > TimeDelta::seconds(1) {
+        let middle = many + (fits - many) / 2;
+        if few(middle) {
+            fits = middle;
+        } else {
+            many = middle;
+        }
+    }
+    fits
+}
+
+fn fired(nominal: &Nominal, run_id: RunId, late: Option<TimeDelta>, plan: &Plan) -> Occurrence {
+    let caught_up = late.map(|late| {
+        format!(
+            "nobody was there at the time; caught up {} later (catch_up {})",
+            words(late),
+            plan.spec.policy.catch_up
+        )
+    });
+    let reasons: Vec<String> = [nominal.note.clone(), caught_up].into_iter().flatten().collect();
     Occurrence {
         nominal_at: nominal.at,
         disposition: Disposition::Fired,
-        reason: nominal.note.clone(),
+        reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
         run_id: Some(run_id),
         stretch: None,
     }
+}
+
+/// "3 min 20 s": the two largest units.
+fn words(length: TimeDelta) -> String {
+    let seconds = length.num_seconds();
+    let units = [(86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")];
+    let parts: Vec<String> = units
+        .iter()
+        .scan(seconds, |rest, (size, unit)| {
+            let count = *rest / size;
+            *rest %= size;
+            Some((count, unit))
+        })
+        .skip_while(|(count, _)| *count == 0)
+        .take(2)
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, unit)| format!("{count} {unit}"))
+        .collect();
+    if parts.is_empty() { "0 s".to_owned() } else { parts.join(" ") }
 }
 
 /// Adds a time to the ledger, to the last stretch where that is of the same kind.
@@ -254,6 +394,8 @@ fn work(
             .dedupe_key
             .clone()
             .map(|key| (key, Duration::from_secs(spec.dedupe_window_seconds.into()))),
+        serial: spec.policy.overlap.is_serial(),
+        held: None,
     }
 }
 

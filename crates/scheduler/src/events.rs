@@ -244,6 +244,8 @@ impl Waiting {
             })),
             definition: None,
             dedupe: spec.dedupe_key.clone().map(|key| (key, seconds(spec.dedupe_window_seconds))),
+            serial: spec.policy.overlap.is_serial(),
+            held: None,
         }
     }
 }

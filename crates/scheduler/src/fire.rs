@@ -14,10 +14,12 @@ use lru::LruCache;
 use orchestrator_boot::{Context, Outage};
 use orchestrator_engine::id::{self, RunId, TaskId};
 use orchestrator_engine::schedule::{Schedule, ScheduleSpec};
-use orchestrator_engine::store::fire::{self, Decision, DueTask};
+use orchestrator_engine::store::fire::{self, Decided, Decision, DueTask};
+use orchestrator_engine::store::queue::Canceled;
 use orchestrator_engine::store::{StoreError, fire::Disposition};
 use orchestrator_engine::streams::{Lifecycle, SCHEDULE};
 use orchestrator_engine::task::TaskSpec;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::decide::{Plan, decide};
@@ -29,8 +31,8 @@ const PLANS_KEPT: NonZeroUsize = NonZeroUsize::new(2_048).expect("not zero");
 /// The longest sleep while Redis is away and cannot tell of changes.
 const POLL_WITHOUT_REDIS: Duration = Duration::from_secs(1);
 
-/// Fires due schedules until `stop`.
-pub async fn run(ctx: Context, stop: CancellationToken) {
+/// Fires due schedules until `stop`; tells `held` when runs were made that wait for their turn.
+pub async fn run(ctx: Context, held: Arc<Notify>, stop: CancellationToken) {
     let wake = ctx.streams.listen(SCHEDULE, stop.clone());
     let mut firing = Firing::new(ctx.clone());
     let mut outage = Outage::new("fire schedules");
@@ -42,6 +44,10 @@ pub async fn run(ctx: Context, stop: CancellationToken) {
             }
             Err(error) => outage.pause_after(&error),
         };
+        // Only now: the plan over all tasks that were due decides who is first.
+        if std::mem::take(&mut firing.held) {
+            held.notify_one();
+        }
         tokio::select! {
             () = stop.cancelled() => return,
             () = wake.heard() => {}
@@ -54,13 +60,15 @@ pub async fn run(ctx: Context, stop: CancellationToken) {
 pub struct Firing {
     ctx: Context,
     plans: LruCache<(TaskId, i32), Arc<Plan>>,
+    /// Runs were made that wait for their turn, or for the run before them.
+    held: bool,
 }
 
 impl Firing {
     /// A loop that has seen nothing yet.
     #[must_use]
     pub fn new(ctx: Context) -> Self {
-        Self { ctx, plans: LruCache::new(PLANS_KEPT) }
+        Self { ctx, plans: LruCache::new(PLANS_KEPT), held: false }
     }
 
     /// How long to sleep when the next task is due at `next`.
@@ -81,24 +89,28 @@ impl Firing {
     ///
     /// When the database failed; what was committed before stays.
     pub async fn fire_due(&mut self) -> Result<Option<DateTime<Utc>>, StoreError> {
-        while self.fire_batch().await? == usize::from(BATCH) {}
+        while self.fire_batch().await? {}
         let mut conn = self
             .ctx
             .pool
             .acquire()
             .await
             .map_err(StoreError::while_trying("reach the database"))?;
-        fire::next_fire_at(&mut conn).await
+        let next = fire::next_fire_at(&mut conn).await?;
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        let seconds = next.map_or(0.0, |next| next.timestamp_millis() as f64 / 1_000.0);
+        self.ctx.metrics.scheduler().next_fire_seconds.set(seconds);
+        Ok(next)
     }
 
-    /// Fires at most [`BATCH`] due tasks in one transaction. Returns how many.
-    async fn fire_batch(&mut self) -> Result<usize, StoreError> {
+    /// Fires at most [`BATCH`] due tasks in one transaction. Returns whether more may be due.
+    async fn fire_batch(&mut self) -> Result<bool, StoreError> {
         let started_at = self.ctx.clock.now();
         let mut tx =
             self.ctx.pool.begin().await.map_err(StoreError::while_trying("begin to fire"))?;
         let due = fire::claim_due(&mut tx, started_at, BATCH).await?;
         if due.is_empty() {
-            return Ok(0);
+            return Ok(false);
         }
         let count = due.len();
         let mut decisions = Vec::with_capacity(count);
@@ -117,18 +129,23 @@ impl Firing {
                 }
             }
         }
-        let told = told(&due, &decisions, started_at);
+        let more = count == usize::from(BATCH)
+            || decisions.iter().any(|one| one.next_fire_at.is_some_and(|next| next <= started_at));
+        let mut told = told(&due, &decisions, started_at);
+        let held = decisions.iter().any(|one| one.work.iter().any(|work| work.held.is_some()));
         let counted: Vec<_> =
             decisions.iter().zip(kinds).map(|(d, kind)| count_of(d, kind)).collect();
-        fire::decide(&mut tx, decisions, started_at).await?;
+        let decided = fire::decide(&mut tx, decisions, started_at).await?;
         tx.commit().await.map_err(StoreError::while_trying("commit what was fired"))?;
 
+        self.held |= held;
+        told.extend(superseded(&due, &decided, started_at));
         self.measure(&counted, count);
         if !told.is_empty() {
             self.ctx.streams.wake_workers().await;
             self.ctx.streams.lifecycle(&told).await;
         }
-        Ok(count)
+        Ok(more)
     }
 
     fn plan(&mut self, task: &DueTask) -> Result<Arc<Plan>, String> {
@@ -183,6 +200,20 @@ fn count_of(decision: &Decision, kind: orchestrator_engine::task::ScheduleKind) 
         .collect();
     let due_at = decision.work.iter().map(|work| work.nominal_at.unwrap_or(work.scheduled_at));
     Counted { kind: kind.as_str(), due_at: due_at.collect(), missed }
+}
+
+/// What is told of runs that made room for others.
+fn superseded(due: &[DueTask], decided: &Decided, at: DateTime<Utc>) -> Vec<Lifecycle> {
+    let told = decided.superseded.iter().filter_map(|(task, run, what)| {
+        let agent_id = due.iter().find(|one| one.id == *task)?.agent_id;
+        let kind = match what {
+            Canceled::Done => "run.canceled",
+            Canceled::Requested => "run.cancel_requested",
+            Canceled::NotQueued => return None,
+        };
+        Some(Lifecycle { kind, agent_id, task_id: Some(*task), run_id: Some(*run), at })
+    });
+    told.collect()
 }
 
 fn told(due: &[DueTask], decisions: &[Decision], at: DateTime<Utc>) -> Vec<Lifecycle> {

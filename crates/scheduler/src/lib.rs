@@ -6,9 +6,13 @@
 pub mod decide;
 pub mod events;
 pub mod fire;
+pub mod turns;
 mod upkeep;
 
+use std::sync::Arc;
+
 use orchestrator_boot::{BoxError, Context, Service};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// Runs a scheduler until `stop`.
@@ -19,8 +23,10 @@ use tokio_util::sync::CancellationToken;
 pub async fn serve(ctx: Context, stop: CancellationToken) -> Result<(), BoxError> {
     ctx.health.expect("scheduler");
     tracing::info!("scheduling");
+    let made = Arc::new(Notify::new());
     tokio::join!(
-        fire::run(ctx.clone(), stop.clone()),
+        fire::run(ctx.clone(), Arc::clone(&made), stop.clone()),
+        turns::run(ctx.clone(), made, stop.clone()),
         events::run(ctx.clone(), stop.clone()),
         upkeep::run(ctx.clone(), stop.clone()),
         orchestrator_boot::beat(ctx, Service::Scheduler, || (0, 0), stop),

@@ -229,6 +229,8 @@ impl TestApp {
             event: None,
             definition: task.is_none().then(|| json!({"pipeline": []})),
             dedupe: None,
+            serial: false,
+            held: None,
         }
     }
 

@@ -12,10 +12,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::commit::Write;
+use crate::commit::{Write, Written};
 use crate::held::Why;
 use crate::perform::perform;
-use crate::{Worker, tell};
+use crate::{Worker, after, tell};
 
 /// The longest sleep while Redis tells of new work; a hint may be lost all the same.
 const POLL: Duration = Duration::from_secs(5);
@@ -120,6 +120,11 @@ async fn take(
                         worker.again.notify_one();
                     }
                     tell::ended(&worker.ctx, &subject, &write, written, began.elapsed()).await;
+                    if written == Written::Done
+                        && let Some(ended) = subject.ended(&write)
+                    {
+                        after::ended(&worker.ctx, &ended).await;
+                    }
                 }
                 None => tell::lost(&worker.ctx, &subject),
             }

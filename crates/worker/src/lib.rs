@@ -5,6 +5,7 @@
 //! whose lease it has lost, and never sleeps in a slot: a run that is to be tried later goes back to
 //! the queue.
 
+mod after;
 mod commit;
 mod definitions;
 mod held;

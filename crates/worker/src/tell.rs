@@ -8,6 +8,7 @@ use orchestrator_engine::run::{RunStatus, StepRecord, StepStatus};
 use orchestrator_engine::store::queue::Leased;
 use orchestrator_engine::streams::Lifecycle;
 
+use crate::after::Ended;
 use crate::commit::{Write, Written};
 
 /// Which run is spoken of.
@@ -16,6 +17,7 @@ pub(crate) struct Subject {
     task: Option<TaskId>,
     agent: AgentId,
     attempt: i32,
+    serial: bool,
     resumed_after: Duration,
 }
 
@@ -26,8 +28,16 @@ impl Subject {
             task: run.info.task_id,
             agent: run.agent_id,
             attempt: run.info.attempt,
+            serial: run.serial,
             resumed_after: run.waited,
         }
+    }
+
+    /// The run of a task that ended for good with `write`.
+    pub(crate) fn ended(&self, write: &Write) -> Option<Ended> {
+        let (Write::Finish(finished), Some(task)) = (write, self.task) else { return None };
+        let status = finished.status;
+        Some(Ended { run: self.run, task, agent: self.agent, status, serial: self.serial })
     }
 
     fn lifecycle(&self, ctx: &Context, kind: &'static str) -> Lifecycle {

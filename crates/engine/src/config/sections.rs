@@ -179,6 +179,9 @@ pub struct Scheduler {
     /// `SCHEDULER_INTERVAL`: the longest sleep between two looks for due schedules. 1 to 300 s,
     /// default 10 s. It wakes earlier for the next due time and for hints.
     pub interval: Duration,
+    /// `CATCH_UP_RATE`: how many missed runs begin in a second after an outage, over all schedulers.
+    /// 1 to 10,000, default 10.
+    pub catch_up_rate: u32,
     /// `METRICS_HOST`: the address its health and metrics port listens on. Default 0.0.0.0.
     pub metrics_host: std::net::IpAddr,
     /// `METRICS_PORT`: default 9101 here; 0 takes any free one.
@@ -190,6 +193,7 @@ impl Scheduler {
     pub fn read(env: &Env, problems: &mut Problems) -> Self {
         Self {
             interval: Duration::from_secs(env.number("SCHEDULER_INTERVAL", 10, 1..=300, problems)),
+            catch_up_rate: env.number("CATCH_UP_RATE", 10, 1..=10_000, problems),
             metrics_host: metrics_host(env, problems),
             metrics_port: env.number("METRICS_PORT", 9101, 0..=u16::MAX, problems),
         }

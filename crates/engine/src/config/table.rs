@@ -141,6 +141,13 @@ pub const SETTINGS: &[SettingDoc] = &[
         "seconds, 1 to 300",
         "The longest sleep between two looks for due schedules; it wakes earlier when one is due.",
     ),
+    row(
+        SCHEDULER,
+        "CATCH_UP_RATE",
+        "10",
+        "runs a second, 1 to 10000",
+        "How fast missed runs begin after an outage, by priority, over all schedulers.",
+    ),
     row(WORKER, "WORKER_CONCURRENCY", "5", "runs, 1 to 50", "Runs executed at once in a process."),
     row(
         WORKER,

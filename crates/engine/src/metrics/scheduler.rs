@@ -26,6 +26,10 @@ pub struct SchedulerMetrics {
     pub fire_batch: Histogram,
     /// Runs in the queue: due, not yet leased.
     pub queue_depth: IntGauge,
+    /// Runs that were missed and wait for their turn.
+    pub catch_up_backlog: IntGauge,
+    /// When the next task is due, in seconds since 1970; 0 when none is.
+    pub next_fire_seconds: Gauge,
     /// Runs that wait for a time, an event or an approval.
     pub waiting: IntGauge,
     /// Seconds that the longest due run has waited for a worker; 0 when none is due.
@@ -70,6 +74,14 @@ impl SchedulerMetrics {
             )?,
             queue_depth: make
                 .gauge("orchestrator_queue_depth", "Runs in the queue: due, not yet leased.")?,
+            catch_up_backlog: make.gauge(
+                "orchestrator_catch_up_backlog",
+                "Runs that were missed and wait for their turn.",
+            )?,
+            next_fire_seconds: make.seconds_gauge(
+                "orchestrator_next_fire_timestamp_seconds",
+                "When the next task is due, in seconds since 1970; 0 when none is.",
+            )?,
             waiting: make.gauge(
                 "orchestrator_runs_waiting",
                 "Runs that wait for a time, an event or an approval.",
@@ -115,4 +127,5 @@ const MISSED: &[&str] = &[
     "skipped_too_old",
     "skipped_excluded",
     "skipped_dst",
+    "skipped_duplicate",
 ];

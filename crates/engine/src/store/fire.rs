@@ -7,8 +7,9 @@ use serde_json::Value;
 use sqlx::PgConnection;
 
 use super::StoreError;
-use super::queue::{NewWork, claim_key, enqueue_many};
+use super::queue::{Canceled, NewWork, claim_key, enqueue_many, supersede};
 use crate::id::{AgentId, RunId, TaskId};
+use crate::run::RunError;
 use crate::text_enum;
 
 text_enum! {
@@ -56,6 +57,8 @@ pub struct DueTask {
     pub fires: i32,
     /// How many of its runs have not ended.
     pub in_flight: i64,
+    /// How many of those wait for another to end, or for their turn after an outage.
+    pub waiting: i64,
 }
 
 /// What became of one nominal time, or of a stretch of them.
@@ -90,6 +93,15 @@ pub struct Decision {
     pub occurrences: Vec<Occurrence>,
     /// The runs to make.
     pub work: Vec<NewWork>,
+    /// The runs of the task that have not ended are to be canceled first (`cancel_running`).
+    pub supersedes: bool,
+}
+
+/// What [`decide`] did besides what it was told.
+#[derive(Clone, Debug, Default)]
+pub struct Decided {
+    /// Runs that were canceled, or whose workers are asked to.
+    pub superseded: Vec<(TaskId, RunId, Canceled)>,
 }
 
 /// Locks the `limit` tasks due longest at `now`. Tasks that another scheduler is firing in this
@@ -108,9 +120,13 @@ pub async fn claim_due(
         r#"
         select t.id as "id: TaskId", t.agent_id as "agent_id: AgentId", t.revision, r.spec,
             t.created_at, t.cursor_at, t.snoozed_until, t.fires,
-            (select count(*) from due_work w where w.task_id = t.id) as "in_flight!"
+            on_now.in_flight as "in_flight!", on_now.waiting as "waiting!"
         from task t
         join task_revision r on r.task_id = t.id and r.revision = t.revision
+        cross join lateral (
+            select count(*) as in_flight, count(w.held) as waiting
+            from due_work w where w.task_id = t.id
+        ) as on_now
         where t.next_fire_at <= $1
         order by t.next_fire_at
         limit $2
@@ -147,13 +163,25 @@ pub async fn decide(
     conn: &mut PgConnection,
     decisions: Vec<Decision>,
     now: DateTime<Utc>,
-) -> Result<(), StoreError> {
+) -> Result<Decided, StoreError> {
     let mut work = Vec::new();
     let mut tasks = TaskColumns::default();
     let mut ledger = LedgerColumns::default();
+    let mut decided = Decided::default();
     for mut decision in decisions {
         if decision.work.iter().any(|work| work.dedupe.is_some()) {
             drop_duplicates(conn, &mut decision).await?;
+        }
+        if decision.supersedes && !decision.work.is_empty() {
+            let task = decision.task_id;
+            let error = RunError {
+                kind: "superseded".to_owned(),
+                message: "the next run of its task took its place (overlap: cancel_running)"
+                    .to_owned(),
+                step: None,
+            };
+            let ended = supersede(conn, task, &error).await?;
+            decided.superseded.extend(ended.into_iter().map(|(run, what)| (task, run, what)));
         }
         tasks.push(&decision);
         for occurrence in decision.occurrences {
@@ -163,7 +191,8 @@ pub async fn decide(
     }
     tasks.write(conn, now).await?;
     ledger.write(conn, now).await?;
-    enqueue_many(conn, work).await
+    enqueue_many(conn, work).await?;
+    Ok(decided)
 }
 
 /// Takes back the runs whose dedupe key names an earlier one, and says so in the ledger.
@@ -330,7 +359,8 @@ pub async fn backlog(
         select count(*) as "depth!", extract(epoch from now() - min(run_at))::float8 as oldest
         from (
             select run_at from due_work
-            where run_at <= now() and (locked_until is null or locked_until <= now())
+            where run_at <= now() and held is null
+              and (locked_until is null or locked_until <= now())
             limit $1
         ) as due
         "#,

@@ -10,6 +10,7 @@ pub mod execution;
 pub mod fire;
 pub mod idempotency;
 pub mod invariant;
+pub mod ledger;
 pub mod migrate;
 pub mod process;
 pub mod queue;

@@ -1,4 +1,4 @@
-//! Tasks, their revisions, and the ledger of their occurrences.
+//! Tasks and their revisions. What became of their times is in [`super::ledger`].
 //!
 //! A change of what a task declares makes a new revision; runs stay pinned to theirs. Every change by
 //! a caller counts `version` up, which is the task's entity tag. The scheduler's own writing
@@ -9,6 +9,7 @@ use serde_json::Value;
 use sqlx::PgConnection;
 
 use super::StoreError;
+use super::audit::{self, NewAudit};
 use crate::id::{AgentId, RunId, TaskId};
 use crate::task::{ScheduleKind, TaskSpec, TaskStatus};
 
@@ -400,6 +401,63 @@ pub async fn pause(
     one_row(changed.rows_affected(), task)
 }
 
+/// Pauses an active task if the last `policy.pause_after_failures` of its runs have failed, not
+/// counting those made before it was last resumed. Returns how many failed, if it was paused. `run`
+/// is the last of them, for the reason.
+///
+/// # Errors
+///
+/// [`StoreError::Database`].
+pub async fn pause_if_failing(
+    conn: &mut PgConnection,
+    id: TaskId,
+    run: RunId,
+    now: DateTime<Utc>,
+) -> Result<Option<i32>, StoreError> {
+    let doing = "pause a task whose runs fail";
+    let failures = sqlx::query_scalar!(
+        r#"
+        with policy as (
+            select t.id, (r.spec #>> '{policy,pause_after_failures}')::int as most,
+                   uuid_at(coalesce(t.resumed_at, t.created_at)) as since
+            from task t
+            join task_revision r on r.task_id = t.id and r.revision = t.revision
+            where t.id = $1 and t.status = 'active'
+            for update of t
+        )
+        update task set status = 'paused', next_fire_at = null, snoozed_until = null, paused_at = $3,
+            paused_by = null, version = version + 1, updated_at = $3,
+            pause_reason = p.most || case p.most when 1 then ' run' else ' runs in a row' end
+                || ' failed, the last of them ' || $2::text
+        from policy p
+        where task.id = p.id and p.most = (
+            select count(*) filter (where status = 'failed')
+            from (select status from run where task_id = p.id and id >= p.since
+                  order by id desc limit p.most) as last)
+        returning p.most as "most!"
+        "#,
+        id.0,
+        run.to_string(),
+        now,
+    )
+    .fetch_optional(&mut *conn)
+    .await
+    .map_err(StoreError::while_trying(doing))?;
+    if let Some(failures) = failures {
+        let row = NewAudit {
+            at: now,
+            agent_id: None,
+            action: "task.pause",
+            object_kind: "task",
+            object_id: &id.to_string(),
+            request_id: None,
+            detail: serde_json::json!({"failures_in_a_row": failures, "last_run": run}),
+        };
+        audit::record(conn, &row).await?;
+    }
+    Ok(failures)
+}
+
 /// Follows the schedule of a paused task again. Without a further time it is completed.
 ///
 /// # Errors
@@ -416,7 +474,8 @@ pub async fn resume(
         "
         update task set status = case when $6 then 'completed' else 'active' end,
             paused_at = null, paused_by = null, pause_reason = null,
-            cursor_at = $3, next_fire_at = $4, version = version + 1, updated_at = $5
+            cursor_at = $3, next_fire_at = $4, version = version + 1, updated_at = $5,
+            resumed_at = $5
         where id = $1 and version = $2 and status = 'paused'
         ",
         task.id.0,
@@ -544,87 +603,6 @@ pub async fn revisions(
     .fetch_all(conn)
     .await
     .map_err(StoreError::while_trying("list revisions"))
-}
-
-/// What became of a nominal time, or of a stretch of them.
-#[derive(Clone, Debug)]
-pub struct LedgerRow {
-    /// The time, or the first of the stretch.
-    pub nominal_at: DateTime<Utc>,
-    /// What became of it.
-    pub disposition: String,
-    /// Why.
-    pub reason: Option<String>,
-    /// The run made for it.
-    pub run_id: Option<RunId>,
-    /// The last time of the stretch; `None` for a single time.
-    pub until_at: Option<DateTime<Utc>>,
-    /// How many times the stretch has.
-    pub count: i32,
-}
-
-/// At most `limit` rows of the task's ledger with nominal times after `after` and before `to`, the
-/// earliest first.
-///
-/// # Errors
-///
-/// [`StoreError::Database`].
-pub async fn ledger(
-    conn: &mut PgConnection,
-    task: TaskId,
-    after: DateTime<Utc>,
-    to: DateTime<Utc>,
-    limit: i64,
-) -> Result<Vec<LedgerRow>, StoreError> {
-    sqlx::query_as!(
-        LedgerRow,
-        r#"
-        select nominal_at, disposition, reason, run_id as "run_id: RunId", until_at, count
-        from occurrence
-        where task_id = $1 and nominal_at > $2 and nominal_at < $3
-        order by nominal_at limit $4
-        "#,
-        task.0,
-        after,
-        to,
-        limit,
-    )
-    .fetch_all(conn)
-    .await
-    .map_err(StoreError::while_trying("read the ledger of a task"))
-}
-
-/// Writes one row for nominal times that nobody will fire. A time that has a row keeps it.
-///
-/// # Errors
-///
-/// [`StoreError::Database`].
-pub async fn write_off(
-    conn: &mut PgConnection,
-    task: &TaskRow,
-    times: &LedgerRow,
-    now: DateTime<Utc>,
-) -> Result<(), StoreError> {
-    sqlx::query!(
-        "
-        insert into occurrence (task_id, nominal_at, disposition, reason, revision, until_at, count,
-                                decided_at)
-        values ($1, $2, $3, $4, $5, $6, $7, $8)
-        on conflict do nothing
-        ",
-        task.id.0,
-        times.nominal_at,
-        times.disposition,
-        times.reason,
-        task.revision,
-        times.until_at,
-        times.count,
-        now,
-    )
-    .execute(conn)
-    .await
-    .map_err(StoreError::while_trying("write off occurrences"))?;
-    Ok(())
 }
 
 /// How many tasks are in each state, of one agent or of all.

@@ -5,3 +5,4 @@
 mod events;
 mod firing;
 mod missed;
+mod overlap;

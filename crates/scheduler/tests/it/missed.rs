@@ -94,3 +94,30 @@ async fn times_put_off_by_a_snooze_come_as_one_run() {
     .unwrap();
     assert_eq!(ledger, ["09:00 coalesced x2", "11:00 fired x1"]);
 }
+
+/// Two thousand minutes were missed, and each is to be caught up.
+#[tokio::test]
+async fn at_most_a_thousand_times_of_a_task_are_caught_up_and_the_rest_is_in_the_ledger() {
+    let app = TestApp::at(NOW).await;
+    let mut declared = task("cron", "* * * * *", &json!([{"id": "one", "uses": "test.echo"}]));
+    declared["policy"] =
+        json!({"catch_up": "all", "catch_up_window_seconds": 864_000, "overlap": "allow"});
+    app.add_task(declared).await;
+    app.clock.set("2026-03-02T17:20:00Z".parse().unwrap());
+    let ctx = app.context(orchestrator_boot::Service::Scheduler);
+
+    orchestrator_scheduler::fire::Firing::new(ctx).fire_due().await.unwrap();
+
+    assert_eq!(
+        app.count("select sum(count) from occurrence where disposition = 'skipped_too_old'").await,
+        1_000
+    );
+    assert_eq!(
+        app.count("select count(*) from occurrence where disposition = 'fired'").await,
+        1_000
+    );
+    assert_eq!(
+        app.count("select count(*) from due_work where nominal_at <= '2026-03-02T00:40:00Z'").await,
+        0
+    );
+}

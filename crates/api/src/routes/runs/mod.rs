@@ -137,6 +137,8 @@ async fn create(
         event: None,
         definition: Some(definition),
         dedupe: new.dedupe_key.filter(|_| !window.is_zero()).map(|key| (key, window)),
+        serial: false,
+        held: None,
     };
     let queued = queue::enqueue(change.conn(), work).await?;
     change.audit("run.create", queued.run_id, json!({"deduplicated": queued.deduplicated})).await?;

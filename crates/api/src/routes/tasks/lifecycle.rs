@@ -72,6 +72,8 @@ pub(super) async fn run_now(
         event: None,
         definition: None,
         dedupe: spec.dedupe_key.clone().filter(|_| !window.is_zero()).map(|key| (key, window)),
+        serial: spec.policy.overlap.is_serial(),
+        held: None,
     };
     let queued = queue::enqueue(change.conn(), work).await?;
     let detail = json!({"run_id": queued.run_id, "deduplicated": queued.deduplicated});

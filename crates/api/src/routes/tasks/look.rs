@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, TimeDelta, Utc};
 use orchestrator_engine::schedule::{Schedule, ScheduleSpec};
 use orchestrator_engine::store::task::{TaskFilter, TaskRow};
-use orchestrator_engine::store::{StoreError, agent, task};
+use orchestrator_engine::store::{StoreError, agent, ledger, task};
 use orchestrator_engine::task::TaskStatus;
 
 use super::wire::{Occurrence, Task, TaskRevision};
@@ -122,7 +122,7 @@ pub(super) async fn occurrences(
     let mut conn = api.conn().await?;
     let id = task::find(&mut conn, &reference, caller.sees()).await?;
     let row = task::get(&mut conn, id).await?;
-    let past = task::ledger(&mut conn, id, after, to, page.ask()).await?;
+    let past = ledger::list(&mut conn, id, after, to, page.ask()).await?;
     drop(conn);
     let mut items: Vec<Occurrence> = past.into_iter().map(Occurrence::from).collect();
     let missing = usize::try_from(page.ask()).unwrap_or(0).saturating_sub(items.len());

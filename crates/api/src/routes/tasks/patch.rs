@@ -5,7 +5,8 @@ use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
 use orchestrator_engine::schedule::{Schedule, ScheduleSpec};
 use orchestrator_engine::store::fire::Disposition;
-use orchestrator_engine::store::task::{LedgerRow, TaskRow};
+use orchestrator_engine::store::ledger::{self, LedgerRow};
+use orchestrator_engine::store::task::TaskRow;
 use orchestrator_engine::store::{task, tool_catalogue};
 use orchestrator_engine::task::TaskStatus;
 use serde_json::{Map, Value, json};
@@ -170,7 +171,7 @@ pub(super) async fn write_off(
         until_at: (count > 1).then_some(last),
         count,
     };
-    Ok(task::write_off(conn, row, &times, now).await?)
+    Ok(ledger::write_off(conn, row, &times, now).await?)
 }
 
 #[cfg(test)]

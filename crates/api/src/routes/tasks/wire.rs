@@ -3,7 +3,8 @@
 use chrono::{DateTime, Utc};
 use orchestrator_engine::id::{RunId, TaskId};
 use orchestrator_engine::schedule::{Schedule, ScheduleSpec};
-use orchestrator_engine::store::task::{LedgerRow, Revision, TaskRow};
+use orchestrator_engine::store::ledger::LedgerRow;
+use orchestrator_engine::store::task::{Revision, TaskRow};
 use orchestrator_engine::task::{TaskSpec, TaskStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

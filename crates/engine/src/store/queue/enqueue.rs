@@ -9,6 +9,7 @@ use sqlx::PgConnection;
 use crate::id::{AgentId, RunId, TaskId};
 use crate::run::Trigger;
 use crate::store::{StoreError, seconds};
+use crate::text_enum;
 
 /// A run to be put into the queue.
 #[derive(Clone, Debug)]
@@ -39,6 +40,20 @@ pub struct NewWork {
     pub definition: Option<Value>,
     /// A key, and how long no second run with it is made.
     pub dedupe: Option<(String, Duration)>,
+    /// Whether its task's runs go one at a time ([`crate::task::Overlap::is_serial`]).
+    pub serial: bool,
+    /// What it must wait for besides its time.
+    pub held: Option<Held>,
+}
+
+text_enum! {
+    /// What a run in the queue waits for besides its time.
+    Held {
+        /// The run of its task before it ([`super::admit`]).
+        Overlap = "overlap",
+        /// Its turn after an outage ([`super::release_catch_up`]).
+        CatchUp = "catch_up",
+    }
 }
 
 /// What became of a [`NewWork`].
@@ -109,15 +124,17 @@ pub async fn enqueue_many(conn: &mut PgConnection, work: Vec<NewWork>) -> Result
     let added = sqlx::query!(
         r#"
         insert into due_work (run_id, agent_id, task_id, revision, priority, run_at, trigger,
-                              nominal_at, scheduled_at, expires_at, params, event, definition)
+                              nominal_at, scheduled_at, expires_at, params, event, definition,
+                              serial, held)
         select run_id, agent_id, task_id, revision, priority,
                now() + make_interval(secs => delay), trigger, nominal_at, scheduled_at,
-               now() + make_interval(secs => delay + expires_after), params, event, definition
+               now() + make_interval(secs => delay + expires_after), params, event, definition,
+               serial, held
         from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::smallint[], $6::float8[],
                     $7::text[], $8::timestamptz[], $9::timestamptz[], $10::float8[],
-                    $11::jsonb[], $12::jsonb[], $13::jsonb[])
+                    $11::jsonb[], $12::jsonb[], $13::jsonb[], $14::bool[], $15::text[])
              as w(run_id, agent_id, task_id, revision, priority, delay, trigger, nominal_at,
-                  scheduled_at, expires_after, params, event, definition)
+                  scheduled_at, expires_after, params, event, definition, serial, held)
         "#,
         &columns.run_id,
         &columns.agent_id,
@@ -132,6 +149,8 @@ pub async fn enqueue_many(conn: &mut PgConnection, work: Vec<NewWork>) -> Result
         &columns.params as &[Option<Value>],
         &columns.event as &[Option<Value>],
         &columns.definition as &[Option<Value>],
+        &columns.serial,
+        &columns.held as &[Option<&str>],
     )
     .execute(conn)
     .await
@@ -157,6 +176,8 @@ struct Columns {
     params: Vec<Option<Value>>,
     event: Vec<Option<Value>>,
     definition: Vec<Option<Value>>,
+    serial: Vec<bool>,
+    held: Vec<Option<&'static str>>,
 }
 
 impl Columns {
@@ -178,5 +199,7 @@ impl Columns {
         self.params.push(work.params);
         self.event.push(work.event);
         self.definition.push(work.definition);
+        self.serial.push(work.serial);
+        self.held.push(work.held.map(Held::as_str));
     }
 }

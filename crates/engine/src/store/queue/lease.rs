@@ -47,6 +47,8 @@ pub struct Leased {
     pub cancel_requested: bool,
     /// Whether there may be records of its steps, and why.
     pub past: Past,
+    /// Whether another run of its task may wait for its end.
+    pub serial: bool,
 }
 
 text_enum! {
@@ -87,7 +89,7 @@ pub async fn lease(
             cross join lateral (
                 select w.run_id, w.locked_by
                 from due_work w
-                where w.priority = level.priority and w.run_at <= now()
+                where w.priority = level.priority and w.run_at <= now() and w.held is null
                   and (w.locked_until is null or w.locked_until <= now())
                 order by w.run_at
                 limit $3
@@ -104,7 +106,7 @@ pub async fn lease(
         returning w.run_id as "run_id: RunId", w.token as "token!: LeaseToken",
             w.agent_id as "agent_id: AgentId", w.task_id as "task_id: TaskId", w.revision,
             w.attempt, w.trigger, w.nominal_at, w.scheduled_at, w.params, w.event, w.definition,
-            w.last_error, w.priority, w.run_at,
+            w.last_error, w.priority, w.run_at, w.serial,
             extract(epoch from now() - w.run_at)::float8 as "waited!",
             (w.attempt = 1 and w.expires_at <= now()) is true as "expired!",
             w.cancel_requested_at is not null as "cancel_requested!",
@@ -141,6 +143,7 @@ struct Row {
     last_error: Option<Value>,
     priority: i16,
     run_at: DateTime<Utc>,
+    serial: bool,
     waited: f64,
     expired: bool,
     cancel_requested: bool,
@@ -174,6 +177,7 @@ impl Row {
             expired: self.expired,
             cancel_requested: self.cancel_requested,
             past: self.past.parse().map_err(unreadable)?,
+            serial: self.serial,
         })
     }
 }
@@ -192,11 +196,12 @@ pub async fn next_due_in(conn: &mut PgConnection) -> Result<Option<Duration>, St
         from generate_series(1, 9) as level(priority)
         cross join lateral (
             (select w.run_at as at from due_work w
-             where w.priority = level.priority and w.locked_until is null
+             where w.priority = level.priority and w.held is null and w.locked_until is null
              order by w.run_at limit 1)
             union all
             (select w.locked_until from due_work w
-             where w.priority = level.priority and w.run_at <= now() and w.locked_until is not null
+             where w.priority = level.priority and w.held is null and w.run_at <= now()
+               and w.locked_until is not null
              order by w.run_at limit 1)
         ) as candidate
         "#,

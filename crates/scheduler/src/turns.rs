@@ -1,0 +1,77 @@
+//! Lets the runs begin that had to wait: those that catch up after an outage, at a bounded rate and by
+//! priority over all tasks, and those whose task runs one at a time.
+//!
+//! Whoever makes such runs, or ends the one before them, lets the next in itself; this looks again
+//! for what a dead process left.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use orchestrator_boot::{Context, Outage};
+use orchestrator_engine::id::TaskId;
+use orchestrator_engine::store::{StoreError, queue};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// How often it is looked for runs that were left waiting.
+const SWEEP: Duration = Duration::from_secs(15);
+/// How often runs that catch up get their turn while there are some.
+const TURN: Duration = Duration::from_millis(100);
+
+/// Lets waiting runs begin until `stop`; looks at once when `made` says that there are new ones.
+pub async fn run(ctx: Context, made: Arc<Notify>, stop: CancellationToken) {
+    let mut outage = Outage::new("let waiting runs begin");
+    loop {
+        let pause = match take(&ctx).await {
+            Ok(more) => {
+                outage.over();
+                if more { TURN } else { SWEEP }
+            }
+            Err(error) => outage.pause_after(&error),
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = made.notified() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Lets in what may begin now. Returns whether runs that catch up are left.
+///
+/// # Errors
+///
+/// When the database failed; what was committed before stays.
+pub async fn take(ctx: &Context) -> Result<bool, StoreError> {
+    let mut conn =
+        ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
+    let released = queue::release_catch_up(&mut conn, ctx.settings.scheduler.catch_up_rate).await?;
+    let mut tasks = queue::tasks_to_admit(&mut conn).await?;
+    drop(conn);
+    tasks.extend(released.tasks);
+    tasks.sort_unstable();
+    tasks.dedup();
+    let admitted = admit(ctx, &tasks).await?;
+    if released.runs + admitted > 0 {
+        ctx.streams.wake_workers().await;
+    }
+    let mut conn =
+        ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
+    Ok(queue::catch_up_backlog(&mut conn, 1).await? > 0)
+}
+
+/// Lets the next run of each task begin where none is before it. Returns how many did.
+///
+/// # Errors
+///
+/// When the database failed; what was committed before stays.
+pub async fn admit(ctx: &Context, tasks: &[TaskId]) -> Result<usize, StoreError> {
+    let mut admitted = 0;
+    for task in tasks {
+        let mut tx =
+            ctx.pool.begin().await.map_err(StoreError::while_trying("begin to admit a run"))?;
+        admitted += usize::from(queue::admit(&mut tx, *task).await?.is_some());
+        tx.commit().await.map_err(StoreError::while_trying("commit an admission"))?;
+    }
+    Ok(admitted)
+}

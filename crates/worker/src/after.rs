@@ -1,0 +1,68 @@
+//! What the end of a run means for its task: the next run may begin, or the task is paused because
+//! too many failed in a row.
+//!
+//! Both happen after the run's end is durable, in transactions of their own: a run's commit never
+//! waits for a task that somebody else holds. A worker that dies in between leaves the next run to
+//! the scheduler's sweep, and the count to the next failure.
+
+use orchestrator_boot::Context;
+use orchestrator_engine::id::{AgentId, RunId, TaskId};
+use orchestrator_engine::run::RunStatus;
+use orchestrator_engine::store::{StoreError, queue, task};
+use orchestrator_engine::streams::Lifecycle;
+
+/// A run of a task that has ended for good.
+pub(crate) struct Ended {
+    pub(crate) run: RunId,
+    pub(crate) task: TaskId,
+    pub(crate) agent: AgentId,
+    pub(crate) status: RunStatus,
+    /// Another run of the task may wait for it.
+    pub(crate) serial: bool,
+}
+
+/// Does what follows; an outage is left to the scheduler.
+pub(crate) async fn ended(ctx: &Context, ended: &Ended) {
+    if ended.serial
+        && let Err(error) = admit_next(ctx, ended.task).await
+    {
+        tracing::debug!(task.id = %ended.task, error = &error as &dyn std::error::Error,
+            "the next run of the task will be let in by a scheduler");
+    }
+    if ended.status == RunStatus::Failed
+        && let Err(error) = pause_if_failing(ctx, ended).await
+    {
+        tracing::warn!(task.id = %ended.task, error = &error as &dyn std::error::Error,
+            "pause_after_failures could not be looked at; the next failure will do it");
+    }
+}
+
+async fn admit_next(ctx: &Context, task: TaskId) -> Result<(), StoreError> {
+    let mut tx =
+        ctx.pool.begin().await.map_err(StoreError::while_trying("begin to admit a run"))?;
+    let next = queue::admit(&mut tx, task).await?;
+    tx.commit().await.map_err(StoreError::while_trying("commit an admission"))?;
+    if next.is_some() {
+        ctx.streams.wake_workers().await;
+    }
+    Ok(())
+}
+
+async fn pause_if_failing(ctx: &Context, ended: &Ended) -> Result<(), StoreError> {
+    let now = ctx.clock.now();
+    let mut tx = ctx.pool.begin().await.map_err(StoreError::while_trying("begin to pause"))?;
+    let paused = task::pause_if_failing(&mut tx, ended.task, ended.run, now).await?;
+    tx.commit().await.map_err(StoreError::while_trying("commit a pause"))?;
+    if let Some(failures) = paused {
+        tracing::warn!(task.id = %ended.task, failures, "the task was paused: {failures} runs in a row failed");
+        let change = Lifecycle {
+            kind: "task.paused",
+            agent_id: ended.agent,
+            task_id: Some(ended.task),
+            run_id: Some(ended.run),
+            at: now,
+        };
+        ctx.streams.lifecycle(&[change]).await;
+    }
+    Ok(())
+}
