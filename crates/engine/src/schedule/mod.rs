@@ -11,6 +11,7 @@
 //! A time that the schedule names but that does not fire, because its date is excluded or its local
 //! time does not exist, is still a [`Nominal`]: the ledger of occurrences tells what became of it.
 
+mod around;
 mod compile;
 mod cron;
 mod cron_text;

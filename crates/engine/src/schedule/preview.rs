@@ -55,7 +55,7 @@ impl Schedule {
             [skipped.note(), nominal.note, jitter].into_iter().flatten().collect();
         Fire {
             at: nominal.at,
-            local: nominal.at.with_timezone(&self.zone.0).to_rfc3339(),
+            local: self.local(nominal.at),
             note: (!notes.is_empty()).then(|| notes.join(". ")),
         }
     }

@@ -88,13 +88,21 @@ impl Zone {
         }
     }
 
-    /// By how many seconds the clock changes around `unix`; 0 on all days but a few. Within that
-    /// distance wall-clock order and the order of instants may differ.
+    /// By how many seconds the clock changes around `unix`; 0 but for the hours about a change. Within
+    /// that distance wall-clock order and the order of instants may differ.
     pub(super) fn change_around(self, unix: i64) -> i64 {
+        match self.change_within(unix, BEYOND_ANY_CHANGE) {
+            0 => 0,
+            // A change further away than it is wide does not reach here.
+            width => self.change_within(unix, width + 1),
+        }
+    }
+
+    fn change_within(self, unix: i64, distance: i64) -> i64 {
         let offsets = [
-            self.offset_at(unix.saturating_sub(BEYOND_ANY_CHANGE)),
+            self.offset_at(unix.saturating_sub(distance)),
             self.offset_at(unix),
-            self.offset_at(unix.saturating_add(BEYOND_ANY_CHANGE)),
+            self.offset_at(unix.saturating_add(distance)),
         ];
         let (low, high) =
             offsets.iter().fold((i64::MAX, i64::MIN), |(l, h), &o| (l.min(o), h.max(o)));

@@ -17,11 +17,11 @@ use crate::task::{DstFold, DstGap, Policy, ScheduleKind};
 /// When the tasks of these tests were created, unless they say otherwise.
 const CREATED: &str = "2026-01-01T00:00:00Z";
 
-fn instant(text: &str) -> DateTime<Utc> {
+pub(super) fn instant(text: &str) -> DateTime<Utc> {
     text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
-fn spec(kind: ScheduleKind, expr: &str, zone: &str) -> ScheduleSpec {
+pub(super) fn spec(kind: ScheduleKind, expr: &str, zone: &str) -> ScheduleSpec {
     ScheduleSpec {
         kind,
         expr: expr.to_owned(),
@@ -34,7 +34,7 @@ fn spec(kind: ScheduleKind, expr: &str, zone: &str) -> ScheduleSpec {
     }
 }
 
-fn with_changes(
+pub(super) fn with_changes(
     kind: ScheduleKind,
     expr: &str,
     zone: &str,
@@ -45,12 +45,12 @@ fn with_changes(
     compiled(&ScheduleSpec { policy, ..spec(kind, expr, zone) })
 }
 
-fn compiled(spec: &ScheduleSpec) -> Schedule {
+pub(super) fn compiled(spec: &ScheduleSpec) -> Schedule {
     Schedule::compile(spec, instant(CREATED))
         .unwrap_or_else(|problems| panic!("{}: {problems:?}", spec.expr))
 }
 
-fn problems(spec: &ScheduleSpec) -> Vec<Problem> {
+pub(super) fn problems(spec: &ScheduleSpec) -> Vec<Problem> {
     match Schedule::compile(spec, instant(CREATED)) {
         Ok(schedule) => panic!("{} was taken: {}", spec.expr, schedule.summary()),
         Err(problems) => problems,
@@ -58,7 +58,7 @@ fn problems(spec: &ScheduleSpec) -> Vec<Problem> {
 }
 
 /// The first `count` fires from `from` on, in local time with offset.
-fn fires(schedule: &Schedule, from: &str, count: usize) -> Vec<String> {
+pub(super) fn fires(schedule: &Schedule, from: &str, count: usize) -> Vec<String> {
     let preview = schedule.preview(instant(from), count, 0);
     preview.fires.into_iter().map(|fire| fire.local).collect()
 }
