@@ -120,6 +120,9 @@ pub struct PolicyFields {
     /// `first` (default), `last` or `both`: a local time that exists twice.
     #[schema(required = false, example = "first")]
     dst_fold: String,
+    /// The task is paused when so many of its runs in a row have failed; null (default): never.
+    #[schema(required = false, minimum = 1, maximum = 1000)]
+    pause_after_failures: Option<u16>,
 }
 
 /// What a run does.

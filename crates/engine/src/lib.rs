@@ -6,8 +6,10 @@
 //! Redis in [`streams`]; [`schedule`] and [`pipeline`] are pure.
 
 pub mod agent;
+pub mod backfill;
 pub mod clock;
 pub mod config;
+pub mod explain;
 pub mod id;
 pub mod metrics;
 pub mod pipeline;

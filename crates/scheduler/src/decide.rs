@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use orchestrator_engine::explain::length;
 use orchestrator_engine::id::{RunId, TaskId};
 use orchestrator_engine::run::Trigger;
 use orchestrator_engine::schedule::{Nominal, NominalKind, Schedule};
@@ -69,12 +70,12 @@ pub fn decide(
             decision.next_fire_at = None;
             break;
         }
-        let (place, late) = match verdict {
+        let (place, caught_up) = match verdict {
             Verdict::Leave(disposition, reason) => {
                 note(&mut decision.occurrences, nominal.at, disposition, reason);
                 continue;
             }
-            Verdict::Run(late) => (queue.place(plan.spec.policy.overlap), late),
+            Verdict::Run(caught_up) => (queue.place(plan.spec.policy.overlap), caught_up),
         };
         if let Place::Refused(reason) = place {
             let reason = Some(reason.to_owned());
@@ -87,12 +88,12 @@ pub fn decide(
         let run_id = new_run();
         decision.fires += 1;
         settle_coalesced(&mut decision.occurrences, run_id);
-        decision.occurrences.push(fired(nominal, run_id, late, plan));
-        let held = match (late, place) {
-            (Some(_), _) => Some(Held::CatchUp),
-            (None, Place::Free) => None,
-            (None, _) => Some(Held::Overlap),
+        let held = match place {
+            _ if caught_up.is_some() => Some(Held::CatchUp),
+            Place::Free => None,
+            _ => Some(Held::Overlap),
         };
+        decision.occurrences.push(fired(nominal, run_id, caught_up));
         queue.runs += 1;
         queue.waiting += i64::from(held.is_some());
         decision.work.push(NewWork { held, ..work(task, plan, nominal, run_id, now) });
@@ -111,8 +112,8 @@ pub fn decide(
 
 /// What is to become of one time, before overlap is looked at.
 enum Verdict {
-    /// It runs; how long after its time, where it is caught up.
-    Run(Option<TimeDelta>),
+    /// It runs; how it comes to that, where it is caught up.
+    Run(Option<String>),
     Leave(Disposition, Option<String>),
 }
 
@@ -214,7 +215,16 @@ fn verdicts(task: &DueTask, plan: &Plan, come: &Come, now: DateTime<Utc>) -> Vec
     let too_many = (come.more && policy.catch_up == CatchUp::All)
         .then(|| latest(&plan.schedule, now - window, now, CATCH_UP_MAX));
 
+    let absent = |at: DateTime<Utc>| {
+        if task.resumed_at.is_some_and(|resumed| at < resumed) {
+            "the task was paused at the time"
+        } else {
+            "nobody was there at the time"
+        }
+    };
+
     let verdict = |nominal: &Nominal| {
+        let absent = absent(nominal.at);
         match &nominal.kind {
             NominalKind::Excluded { reason } => {
                 return Verdict::Leave(Disposition::SkippedExcluded, Some(reason.clone()));
@@ -235,15 +245,14 @@ fn verdicts(task: &DueTask, plan: &Plan, come: &Come, now: DateTime<Utc>) -> Vec
         if policy.catch_up == CatchUp::None {
             return Verdict::Leave(
                 Disposition::SkippedTooOld,
-                Some("nobody was there at the time, and catch_up is none".to_owned()),
+                Some(format!("{absent}, and catch_up is none")),
             );
         }
         if age > window {
             return Verdict::Leave(
                 Disposition::SkippedTooOld,
                 Some(format!(
-                    "nobody was there at the time, and it was seen later than \
-                     catch_up_window_seconds ({})",
+                    "{absent}, and it was seen later than catch_up_window_seconds ({})",
                     policy.catch_up_window_seconds
                 )),
             );
@@ -252,18 +261,19 @@ fn verdicts(task: &DueTask, plan: &Plan, come: &Come, now: DateTime<Utc>) -> Vec
             return Verdict::Leave(
                 Disposition::SkippedTooOld,
                 Some(format!(
-                    "nobody was there at the time, and of the times missed only the latest \
+                    "{absent}, and of the times missed only the latest \
                      {CATCH_UP_MAX} are caught up"
                 )),
             );
         }
         if policy.catch_up == CatchUp::All || Some(nominal.at) == stands_for_missed {
-            return Verdict::Run(Some(age));
+            return Verdict::Run(Some(format!(
+                "{absent}; caught up {} later (catch_up {})",
+                length(age),
+                policy.catch_up
+            )));
         }
-        Verdict::Leave(
-            Disposition::Coalesced,
-            Some("nobody was there at the time; a later run stands for it".to_owned()),
-        )
+        Verdict::Leave(Disposition::Coalesced, Some(format!("{absent}; a later run stands for it")))
     };
     come.times.iter().map(verdict).collect()
 }
@@ -298,14 +308,7 @@ fn latest(
     fits
 }
 
-fn fired(nominal: &Nominal, run_id: RunId, late: Option<TimeDelta>, plan: &Plan) -> Occurrence {
-    let caught_up = late.map(|late| {
-        format!(
-            "nobody was there at the time; caught up {} later (catch_up {})",
-            words(late),
-            plan.spec.policy.catch_up
-        )
-    });
+fn fired(nominal: &Nominal, run_id: RunId, caught_up: Option<String>) -> Occurrence {
     let reasons: Vec<String> = [nominal.note.clone(), caught_up].into_iter().flatten().collect();
     Occurrence {
         nominal_at: nominal.at,
@@ -314,25 +317,6 @@ fn fired(nominal: &Nominal, run_id: RunId, late: Option<TimeDelta>, plan: &Plan)
         run_id: Some(run_id),
         stretch: None,
     }
-}
-
-/// "3 min 20 s": the two largest units.
-fn words(length: TimeDelta) -> String {
-    let seconds = length.num_seconds();
-    let units = [(86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")];
-    let parts: Vec<String> = units
-        .iter()
-        .scan(seconds, |rest, (size, unit)| {
-            let count = *rest / size;
-            *rest %= size;
-            Some((count, unit))
-        })
-        .skip_while(|(count, _)| *count == 0)
-        .take(2)
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, unit)| format!("{count} {unit}"))
-        .collect();
-    if parts.is_empty() { "0 s".to_owned() } else { parts.join(" ") }
 }
 
 /// Adds a time to the ledger, to the last stretch where that is of the same kind.

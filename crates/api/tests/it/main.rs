@@ -10,3 +10,4 @@ mod limits;
 mod pages;
 mod runs;
 mod tasks;
+mod times;

@@ -228,6 +228,7 @@ fn drawn(run: &Value, zone: Zone, now: DateTime<Utc>, full: bool) -> String {
         ("nominal", at("nominal_at")),
         ("scheduled", at("scheduled_at")),
         ("not before", waiting),
+        ("waits for", text(run, "waits_for")),
         ("started", at("started_at")),
         ("finished", at("finished_at")),
         ("took", took(run, now)),

@@ -1,9 +1,11 @@
 //! Questions about one instant: whether the schedule names it, what came before it, how it reads on
 //! the task's wall clock.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDateTime, Utc};
 
+use super::wall::{Changes, nominals};
 use super::{Nominal, Schedule};
+use crate::task::{DstFold, DstGap};
 
 /// The first window that [`Schedule::last_before`] looks back, in seconds.
 const FIRST_WINDOW: i64 = 60;
@@ -62,6 +64,15 @@ impl Schedule {
             }
         }
         (best, asked)
+    }
+
+    /// The instant that a local time means, the first where a clock change brings it twice. One that
+    /// a clock change leaves out is moved by RFC 5545 §3.3.5, with a note that says so.
+    #[must_use]
+    pub fn instant_of(&self, local: NaiveDateTime) -> (DateTime<Utc>, Option<String>) {
+        let changes = Changes::Fixed(DstGap::Shift, DstFold::First);
+        let first = nominals(local, changes, self.zone).next();
+        first.map_or_else(|| (local.and_utc(), None), |nominal| (nominal.at, nominal.note))
     }
 
     /// `at` on the wall clock of the schedule's zone, RFC 3339 with its offset.

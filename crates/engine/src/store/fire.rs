@@ -53,6 +53,8 @@ pub struct DueTask {
     pub cursor_at: DateTime<Utc>,
     /// Nothing is fired before this.
     pub snoozed_until: Option<DateTime<Utc>>,
+    /// When it was last resumed: times before were missed because it was paused.
+    pub resumed_at: Option<DateTime<Utc>>,
     /// How often it has fired.
     pub fires: i32,
     /// How many of its runs have not ended.
@@ -119,7 +121,7 @@ pub async fn claim_due(
         DueTask,
         r#"
         select t.id as "id: TaskId", t.agent_id as "agent_id: AgentId", t.revision, r.spec,
-            t.created_at, t.cursor_at, t.snoozed_until, t.fires,
+            t.created_at, t.cursor_at, t.snoozed_until, t.resumed_at, t.fires,
             on_now.in_flight as "in_flight!", on_now.waiting as "waiting!"
         from task t
         join task_revision r on r.task_id = t.id and r.revision = t.revision
@@ -260,6 +262,20 @@ impl TaskColumns {
         .map_err(StoreError::while_trying("move due tasks on"))?;
         Ok(())
     }
+}
+
+/// Writes rows of one task's ledger, each with the revision that decided it.
+pub(super) async fn write_ledger(
+    conn: &mut PgConnection,
+    task: TaskId,
+    rows: Vec<(Occurrence, i32)>,
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    let mut ledger = LedgerColumns::default();
+    for (occurrence, revision) in rows {
+        ledger.push(task, revision, occurrence);
+    }
+    ledger.write(conn, now).await
 }
 
 #[derive(Default)]

@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 use super::StoreError;
+use super::fire::Occurrence;
 use super::task::TaskRow;
 use crate::id::{RunId, TaskId};
 
@@ -89,4 +90,113 @@ pub async fn write_off(
     .await
     .map_err(StoreError::while_trying("write off occurrences"))?;
     Ok(())
+}
+
+/// A row with the revision that decided it.
+struct Decided {
+    nominal_at: DateTime<Utc>,
+    disposition: String,
+    reason: Option<String>,
+    run_id: Option<RunId>,
+    until_at: Option<DateTime<Utc>>,
+    count: i32,
+    revision: i32,
+}
+
+impl Decided {
+    fn split(self) -> (LedgerRow, i32) {
+        let Self { nominal_at, disposition, reason, run_id, until_at, count, revision } = self;
+        (LedgerRow { nominal_at, disposition, reason, run_id, until_at, count }, revision)
+    }
+}
+
+/// The row that holds the nominal time `at`, or the stretch that it may lie in: the last row that
+/// begins at or before `at`, if it reaches it. Whether the schedule names `at` is not asked. The
+/// second value is the revision that decided.
+///
+/// # Errors
+///
+/// [`StoreError::Database`].
+pub async fn covering(
+    conn: &mut PgConnection,
+    task: TaskId,
+    at: DateTime<Utc>,
+) -> Result<Option<(LedgerRow, i32)>, StoreError> {
+    let row = sqlx::query_as!(
+        Decided,
+        r#"
+        select nominal_at, disposition, reason, run_id as "run_id: RunId", until_at, count, revision
+        from (
+            select * from occurrence where task_id = $1 and nominal_at <= $2
+            order by nominal_at desc limit 1
+        ) last
+        where coalesce(until_at, nominal_at) >= $2
+        "#,
+        task.0,
+        at,
+    )
+    .fetch_optional(conn)
+    .await
+    .map_err(StoreError::while_trying("look a time up in the ledger"))?;
+    Ok(row.map(Decided::split))
+}
+
+/// Every row of the task that holds a time from `from` on and before `to`, stretches that reach into
+/// it included, with the revision that decided; at most `limit`, the earliest first.
+///
+/// # Errors
+///
+/// [`StoreError::Database`].
+pub async fn between(
+    conn: &mut PgConnection,
+    task: TaskId,
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+    limit: i64,
+) -> Result<Vec<(LedgerRow, i32)>, StoreError> {
+    let mut rows: Vec<_> = covering(conn, task, from).await?.into_iter().collect();
+    let found = sqlx::query_as!(
+        Decided,
+        r#"
+        select nominal_at, disposition, reason, run_id as "run_id: RunId", until_at, count, revision
+        from occurrence
+        where task_id = $1 and nominal_at >= $2 and nominal_at < $3
+        order by nominal_at limit $4
+        "#,
+        task.0,
+        from,
+        to,
+        limit,
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(StoreError::while_trying("read the ledger of a task"))?;
+    let covered = rows.first().map(|(row, _)| row.nominal_at);
+    let new = found.into_iter().filter(|row| Some(row.nominal_at) != covered);
+    rows.extend(new.map(Decided::split));
+    Ok(rows)
+}
+
+/// Puts rows in the place of those that begin at `removed`, in the caller's transaction, each with
+/// the revision that decided it. The caller holds the task.
+///
+/// # Errors
+///
+/// [`StoreError::Database`]: also when a time would get a second row.
+pub async fn replace(
+    conn: &mut PgConnection,
+    task: TaskId,
+    removed: &[DateTime<Utc>],
+    added: Vec<(Occurrence, i32)>,
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "delete from occurrence where task_id = $1 and nominal_at = any($2)",
+        task.0,
+        removed,
+    )
+    .execute(&mut *conn)
+    .await
+    .map_err(StoreError::while_trying("take rows of the ledger apart"))?;
+    super::fire::write_ledger(conn, task, added, now).await
 }

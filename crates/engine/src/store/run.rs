@@ -8,6 +8,7 @@ use serde_json::Value;
 use sqlx::PgConnection;
 
 use super::StoreError;
+use super::queue::Held;
 use crate::id::{AgentId, RunId, TaskId};
 use crate::run::{RunStatus, Trigger};
 
@@ -40,6 +41,8 @@ pub struct RunRow {
     pub scheduled_at: DateTime<Utc>,
     /// While it is queued: not to be started before this.
     pub run_at: Option<DateTime<Utc>>,
+    /// While it is queued: what it waits for besides its time.
+    pub waits_for: Option<Held>,
     /// When a worker first took it.
     pub started_at: Option<DateTime<Utc>>,
     /// When it ended.
@@ -89,6 +92,7 @@ struct Row {
     nominal_at: Option<DateTime<Utc>>,
     scheduled_at: DateTime<Utc>,
     run_at: Option<DateTime<Utc>>,
+    waits_for: Option<String>,
     started_at: Option<DateTime<Utc>>,
     finished_at: Option<DateTime<Utc>>,
     cancel_requested_at: Option<DateTime<Utc>>,
@@ -115,6 +119,7 @@ impl Row {
             nominal_at: self.nominal_at,
             scheduled_at: self.scheduled_at,
             run_at: self.run_at,
+            waits_for: self.waits_for.map(|word| word.parse()).transpose().map_err(unreadable)?,
             started_at: self.started_at,
             finished_at: self.finished_at,
             cancel_requested_at: self.cancel_requested_at,
@@ -153,18 +158,20 @@ pub async fn get(
                r.task_id as "task_id: TaskId", task.name as "task_name?", task.title as "task_title?",
                r.revision, r.status as "status!", r.trigger as "trigger!", r.attempt as "attempt!",
                r.priority as "priority!", r.nominal_at, r.scheduled_at as "scheduled_at!", r.run_at,
-               r.started_at, r.finished_at, r.cancel_requested_at, r.error, r.output, r.params,
+               r.waits_for, r.started_at, r.finished_at, r.cancel_requested_at, r.error, r.output,
+               r.params,
                r.event, r.definition
         from (
             select run_id as id, agent_id, task_id, revision,
                    case when locked_until > now() then 'running' else 'queued' end as status,
-                   trigger, attempt, priority, nominal_at, scheduled_at, run_at, started_at,
+                   trigger, attempt, priority, nominal_at, scheduled_at, run_at,
+                   held as waits_for, started_at,
                    null::timestamptz as finished_at, cancel_requested_at, last_error as error,
                    null::jsonb as output, params, event, definition
             from due_work where run_id = $1
             union all
             select id, agent_id, task_id, revision, status, trigger, attempt, priority, nominal_at,
-                   scheduled_at, null, started_at, finished_at, null, error, output, params, event,
+                   scheduled_at, null, null, started_at, finished_at, null, error, output, params, event,
                    definition
             from run where id = $1
         ) r
@@ -200,12 +207,13 @@ pub async fn list(
                r.task_id as "task_id: TaskId", task.name as "task_name?", task.title as "task_title?",
                r.revision, r.status as "status!", r.trigger as "trigger!", r.attempt as "attempt!",
                r.priority as "priority!", r.nominal_at, r.scheduled_at as "scheduled_at!", r.run_at,
-               r.started_at, r.finished_at, r.cancel_requested_at, r.error, null::jsonb as output,
+               r.waits_for, r.started_at, r.finished_at, r.cancel_requested_at, r.error, null::jsonb as output,
                null::jsonb as params, null::jsonb as event, null::jsonb as definition
         from (
             (select run_id as id, agent_id, task_id, revision,
                     case when locked_until > now() then 'running' else 'queued' end as status,
-                    trigger, attempt, priority, nominal_at, scheduled_at, run_at, started_at,
+                    trigger, attempt, priority, nominal_at, scheduled_at, run_at,
+                    held as waits_for, started_at,
                     null::timestamptz as finished_at, cancel_requested_at, last_error as error
              from due_work
              where ($1::uuid is null or run_id < $1)
@@ -219,7 +227,7 @@ pub async fn list(
              order by run_id desc limit $8)
             union all
             (select id, agent_id, task_id, revision, status, trigger, attempt, priority, nominal_at,
-                    scheduled_at, null, started_at, finished_at, null, error
+                    scheduled_at, null, null, started_at, finished_at, null, error
              from run
              where ($1::uuid is null or id < $1)
                and ($2::uuid is null or agent_id = $2)

@@ -605,6 +605,48 @@ pub async fn revisions(
     .map_err(StoreError::while_trying("list revisions"))
 }
 
+/// What a revision of the task declares.
+///
+/// # Errors
+///
+/// [`StoreError::NotFound`], [`StoreError::Database`].
+pub async fn revision_spec(
+    conn: &mut PgConnection,
+    task: TaskId,
+    revision: i32,
+) -> Result<TaskSpec, StoreError> {
+    let spec = sqlx::query_scalar!(
+        "select spec from task_revision where task_id = $1 and revision = $2",
+        task.0,
+        revision,
+    )
+    .fetch_optional(conn)
+    .await
+    .map_err(StoreError::while_trying("read a revision"))?
+    .ok_or_else(|| not_found(&task.to_string()))?;
+    serde_json::from_value(spec).map_err(|error| unreadable(error.to_string()))
+}
+
+/// The revision of the task that was in force at `at`; `None` before it was made.
+///
+/// # Errors
+///
+/// [`StoreError::Database`].
+pub async fn revision_at(
+    conn: &mut PgConnection,
+    task: TaskId,
+    at: DateTime<Utc>,
+) -> Result<Option<i32>, StoreError> {
+    sqlx::query_scalar!(
+        "select max(revision) from task_revision where task_id = $1 and created_at <= $2",
+        task.0,
+        at,
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(StoreError::while_trying("look for the revision in force"))
+}
+
 /// How many tasks are in each state, of one agent or of all.
 ///
 /// # Errors

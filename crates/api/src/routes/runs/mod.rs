@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use self::wire::{CancelRun, NewRun, RetryRun, Run, RunDetail};
+pub use self::wire::Run;
+use self::wire::{CancelRun, NewRun, RetryRun, RunDetail};
 use super::tasks::{Accepted, check_params, check_payload};
 use crate::auth::{Caller, RunsRead, RunsWrite};
 use crate::body::Sent;

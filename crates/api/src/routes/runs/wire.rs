@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use orchestrator_engine::id::{RunId, TaskId};
 use orchestrator_engine::run::{RunError, RunStatus, StepRecord, StepStatus, Trigger};
+use orchestrator_engine::store::queue::Held;
 use orchestrator_engine::store::run::RunRow;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -11,7 +12,6 @@ use crate::openapi::PayloadFields;
 
 /// A run, as lists show it.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-#[expect(clippy::struct_field_names, reason = "run_at is the name on the wire")]
 pub struct Run {
     /// Its id.
     #[schema(value_type = uuid::Uuid)]
@@ -41,6 +41,10 @@ pub struct Run {
     pub scheduled_at: DateTime<Utc>,
     /// While it is queued: not to be started before this.
     pub run_at: Option<DateTime<Utc>>,
+    /// While it is queued: what it waits for besides its time. `overlap`: the run of its task before
+    /// it; `catch_up`: its turn after an outage.
+    #[schema(value_type = Option<String>)]
+    pub waits_for: Option<Held>,
     /// When a worker first took it.
     pub started_at: Option<DateTime<Utc>>,
     /// When it ended.
@@ -69,6 +73,7 @@ impl From<RunRow> for Run {
             run_at: row.run_at,
             started_at: row.started_at,
             finished_at: row.finished_at,
+            waits_for: row.waits_for,
             cancel_requested_at: row.cancel_requested_at,
             error: row.error,
         }

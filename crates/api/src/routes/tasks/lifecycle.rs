@@ -8,14 +8,13 @@ use chrono::TimeDelta;
 use orchestrator_engine::id::{self, RunId};
 use orchestrator_engine::pipeline::Pipeline;
 use orchestrator_engine::run::{RunError, Trigger};
-use orchestrator_engine::schedule::{Schedule, ScheduleSpec};
 use orchestrator_engine::store::queue::{self, NewWork};
-use orchestrator_engine::store::task::{self, TaskRow, Timing};
-use orchestrator_engine::task::{ScheduleKind, TaskStatus};
+use orchestrator_engine::store::task::{self, TaskRow};
+use orchestrator_engine::task::{CatchUp, TaskStatus};
 use serde_json::{Value, json};
 
-use super::patch::write_off;
-use super::wire::{Accepted, Nothing, Pause, RunNow, Snooze, Task};
+use super::passed;
+use super::wire::{Accepted, Nothing, Pause, Resume, RunNow, Snooze, Task};
 use super::{held, tell};
 use crate::auth::{Caller, RunsWrite, TasksWrite};
 use crate::body::Sent;
@@ -183,11 +182,14 @@ pub(super) async fn pause(
     done(&api, change, &row, "task.pause", "task.paused", json!({"reason": reason})).await
 }
 
-/// Resume a paused task. Its times that have passed meanwhile are `skipped_paused`.
+/// Resume a paused task.
+///
+/// Its policy `catch_up` decides about the times that have passed meanwhile, within
+/// `catch_up_window_seconds`; the others, or with `skip_missed` all, are `skipped_paused`.
 #[utoipa::path(
     post, path = "/tasks/{id}/resume", tag = "tasks",
     params(("id" = String, Path, description = "Id or name.")),
-    request_body = Nothing,
+    request_body = Resume,
     responses((status = 200, description = "As it is now; completed when no time is left.", body = Task),
               (status = 409, description = "Over already.", body = ProblemDocument))
 )]
@@ -195,7 +197,7 @@ pub(super) async fn resume(
     State(api): State<Api>,
     Path(reference): Path<String>,
     caller: Caller<TasksWrite>,
-    sent: Sent<Nothing>,
+    sent: Sent<Resume>,
 ) -> Result<Answer, Problem> {
     let mut change = match Change::begin(&api, &caller, &sent.hash).await? {
         Begun::New(change) => change,
@@ -208,15 +210,10 @@ pub(super) async fn resume(
         TaskStatus::Active => return unchanged(change, row).await,
         over => return Err(Problem::conflict(format!("the task is {over}: it cannot be resumed"))),
     }
-    let schedule = Schedule::compile(&ScheduleSpec::from(&row.spec), row.created_at)
-        .map_err(Problem::invalid)?;
-    write_off(change.conn(), &row, "the task was paused", now).await?;
-    let next_fire_at = schedule.next_fire_after(now).map(|nominal| nominal.at);
-    let by_clock = !matches!(row.spec.schedule_kind, ScheduleKind::Manual | ScheduleKind::Event);
-    let timing = Timing { cursor_at: now, next_fire_at };
-    let completed = by_clock && next_fire_at.is_none();
+    let catch_up = if sent.body.skip_missed { CatchUp::None } else { row.spec.policy.catch_up };
+    let (timing, completed) = passed::resume(change.conn(), &row, catch_up, now).await?;
     task::resume(change.conn(), &row, timing, completed, now).await?;
-    done(&api, change, &row, "task.resume", "task.resumed", json!({})).await
+    done(&api, change, &row, "task.resume", "task.resumed", json!({"catch_up": catch_up})).await
 }
 
 /// Cancel a task for good. Its runs that no worker has begun are canceled with it; its history stays,

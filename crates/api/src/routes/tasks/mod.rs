@@ -1,9 +1,12 @@
 //! `/tasks`: what agents declare.
 
+mod backfill;
 mod check;
 mod create;
+mod explain;
 mod lifecycle;
 mod look;
+mod passed;
 mod patch;
 mod wire;
 
@@ -35,6 +38,8 @@ pub fn router() -> OpenApiRouter<Api> {
         .routes(routes!(lifecycle::pause))
         .routes(routes!(lifecycle::resume))
         .routes(routes!(lifecycle::cancel))
+        .routes(routes!(backfill::backfill))
+        .routes(routes!(explain::explain))
         .routes(routes!(look::occurrences))
         .routes(routes!(look::revisions))
 }

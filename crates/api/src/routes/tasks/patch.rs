@@ -4,34 +4,36 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
 use orchestrator_engine::schedule::{Schedule, ScheduleSpec};
-use orchestrator_engine::store::fire::Disposition;
-use orchestrator_engine::store::ledger::{self, LedgerRow};
 use orchestrator_engine::store::task::TaskRow;
 use orchestrator_engine::store::{task, tool_catalogue};
-use orchestrator_engine::task::TaskStatus;
+use orchestrator_engine::task::{TaskSpec, TaskStatus};
 use serde_json::{Map, Value, json};
-use sqlx::PgConnection;
 
 use super::check::{self, Against};
+use super::passed::write_off;
+use super::wire::{Moves, TaskPreview};
 use super::{Task, held, scopes_of, take_created_by, tell};
 use crate::auth::{Caller, TasksWrite};
 use crate::body::Sent;
 use crate::change::{Answer, Change};
 use crate::openapi::TaskFields;
+use crate::page::Query;
 use crate::problem::{Problem, ProblemDocument};
 use crate::state::Api;
 
-/// How many times are counted one by one when a stretch of them is written off.
-const WRITE_OFF_MAX: i32 = 10_000;
+/// How many of the next fires a dry run compares.
+const FIRES_COMPARED: usize = 20;
 
 /// Change a task.
 ///
 /// An RFC 7396 merge patch: what is left out stays, null takes a field back to its default, lists are
 /// replaced. The whole is checked again. A new revision is made if the declaration has changed; a
-/// changed schedule starts anew from now.
+/// changed schedule starts anew from now. With `dry_run=true` nothing is changed, and the answer shows
+/// which fields would, and which of the next fires would move.
 #[utoipa::path(
     patch, path = "/tasks/{id}", tag = "tasks",
     params(("id" = String, Path, description = "Id or name."),
+           ("dry_run" = Option<bool>, Query, description = "true: only show what would change (`TaskPreview`)."),
            ("If-Match" = Option<String>, Header, description = "The ETag it must be at.")),
     request_body(content = TaskFields, content_type = "application/merge-patch+json"),
     responses(
@@ -45,8 +47,11 @@ pub(super) async fn patch(
     State(api): State<Api>,
     Path(reference): Path<String>,
     caller: Caller<TasksWrite>,
+    mut query: Query,
     sent: Sent<Map<String, Value>>,
 ) -> Result<Answer, Problem> {
+    let dry_run = query.parsed::<bool>("dry_run").unwrap_or(false);
+    query.done()?;
     let mut change = Change::plain(&api, &caller).await?;
     let now = change.now;
     let row = held(change.conn(), &caller, &reference).await?;
@@ -70,10 +75,13 @@ pub(super) async fn patch(
     };
     let checked = check::check(merged(&api, &row, patch)?, &against).map_err(Problem::invalid)?;
 
+    if dry_run {
+        return Answer::new(StatusCode::OK, &would_be(row, checked.spec, now)?);
+    }
     if checked.spec != row.spec {
         if checked.timing.is_some() {
             let reason = "the schedule was changed before this time was dealt with";
-            write_off(change.conn(), &row, reason, now).await?;
+            write_off(change.conn(), &row, reason, now, now).await?;
         }
         let by = caller.agent.id;
         task::revise(change.conn(), &row, &checked.spec, checked.timing, by, now).await?;
@@ -85,6 +93,28 @@ pub(super) async fn patch(
     let answer = change.finish(answer).await?;
     tell(&api, "task.updated", row.agent_id, row.id).await;
     Ok(answer)
+}
+
+/// What the change would make of the task, and of its next fires.
+fn would_be(row: TaskRow, spec: TaskSpec, now: DateTime<Utc>) -> Result<TaskPreview, Problem> {
+    let next_fires = |spec: &TaskSpec| {
+        Schedule::compile(&ScheduleSpec::from(spec), row.created_at).map_or_else(
+            |_| Vec::new(),
+            |schedule| {
+                let so_far = u32::try_from(row.fires).unwrap_or(0);
+                let next = schedule.preview(now, FIRES_COMPARED, so_far).fires;
+                next.into_iter().map(|fire| fire.at).collect()
+            },
+        )
+    };
+    let (before, after) = (next_fires(&row.spec), next_fires(&spec));
+    let changed = changed_fields(&row, &spec)?;
+    Ok(TaskPreview {
+        dry_run: true,
+        changed,
+        fires: Moves::between(&before, &after),
+        task: Task::from(TaskRow { spec, ..row }),
+    })
 }
 
 fn as_object(spec: &impl serde::Serialize) -> Result<Map<String, Value>, Problem> {
@@ -133,45 +163,6 @@ fn changed_fields(row: &TaskRow, spec: &impl serde::Serialize) -> Result<Vec<Str
         .filter(|(name, value)| before.get(name) != Some(value))
         .map(|(n, _)| n)
         .collect())
-}
-
-/// Gives the times of the task's schedule up to `now` that have no disposition yet one: they are
-/// skipped. Every nominal time gets exactly one, also around a pause or an edit.
-pub(super) async fn write_off(
-    conn: &mut PgConnection,
-    row: &TaskRow,
-    reason: &str,
-    now: DateTime<Utc>,
-) -> Result<(), Problem> {
-    let Ok(schedule) = Schedule::compile(&ScheduleSpec::from(&row.spec), row.created_at) else {
-        return Ok(());
-    };
-    let next = |after| schedule.next_after(after).map(|nominal| nominal.at).filter(|at| *at <= now);
-    let Some(first) = next(row.cursor_at) else { return Ok(()) };
-    let (mut last, mut count) = (first, 1);
-    while count < WRITE_OFF_MAX
-        && let Some(at) = next(last)
-    {
-        last = at;
-        count += 1;
-    }
-    let disposition = match row.status {
-        TaskStatus::Paused => Disposition::SkippedPaused,
-        _ => Disposition::SkippedTooOld,
-    };
-    let reason = match count {
-        WRITE_OFF_MAX => format!("{reason}; there were at least so many"),
-        _ => reason.to_owned(),
-    };
-    let times = LedgerRow {
-        nominal_at: first,
-        disposition: disposition.to_string(),
-        reason: Some(reason),
-        run_id: None,
-        until_at: (count > 1).then_some(last),
-        count,
-    };
-    Ok(ledger::write_off(conn, row, &times, now).await?)
 }
 
 #[cfg(test)]

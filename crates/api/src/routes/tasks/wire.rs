@@ -94,6 +94,49 @@ impl From<TaskRow> for Task {
     }
 }
 
+/// What a change would make of a task.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct TaskPreview {
+    /// Nothing was changed.
+    pub dry_run: bool,
+    /// The fields that would change.
+    pub changed: Vec<String>,
+    /// What would become of the next fires.
+    pub fires: Moves,
+    /// The task with the new declaration; what the server sets is as it is now.
+    pub task: Task,
+}
+
+/// The next fires before and after a change, compared as far as both are known.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct Moves {
+    /// In both.
+    pub kept: Vec<DateTime<Utc>>,
+    /// Only before.
+    pub removed: Vec<DateTime<Utc>>,
+    /// Only after.
+    pub added: Vec<DateTime<Utc>>,
+}
+
+impl Moves {
+    /// Compares two lists in order. Beyond the end of the shorter, if it is cut off there, nothing is
+    /// said.
+    pub fn between(before: &[DateTime<Utc>], after: &[DateTime<Utc>]) -> Self {
+        let horizon = match (before.last(), after.last()) {
+            (Some(one), Some(other)) if before.len() == after.len() => *one.min(other),
+            (one, other) => one.copied().max(other.copied()).unwrap_or_default(),
+        };
+        let within = |times: &[DateTime<Utc>], keep: &dyn Fn(&DateTime<Utc>) -> bool| {
+            times.iter().filter(|at| **at <= horizon && keep(at)).copied().collect()
+        };
+        Self {
+            kept: within(before, &|at| after.contains(at)),
+            removed: within(before, &|at| !after.contains(at)),
+            added: within(after, &|at| !before.contains(at)),
+        }
+    }
+}
+
 /// What `run_now` takes.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -130,6 +173,81 @@ pub struct Snooze {
 pub struct Pause {
     /// Why, for whoever finds it paused.
     pub reason: Option<String>,
+}
+
+/// What `resume` takes.
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Resume {
+    /// Whether nothing that was missed is made up for, whatever the task's policy says.
+    pub skip_missed: bool,
+}
+
+/// What `backfill` takes.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Backfill {
+    /// The first time that may be made up for.
+    pub from: DateTime<Utc>,
+    /// Where the range ends: times before it. Not in the future.
+    pub to: DateTime<Utc>,
+    /// Only show what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What `backfill` did, or would do.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct Backfilled {
+    /// Nothing was done.
+    pub dry_run: bool,
+    /// How many runs were made, or would be.
+    pub runs: usize,
+    /// Every time of the range, in order.
+    pub items: Vec<BackfilledTime>,
+}
+
+/// One time of a backfill.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct BackfilledTime {
+    /// The time the schedule names.
+    pub nominal_at: DateTime<Utc>,
+    /// The same on the wall clock of the task.
+    pub local: String,
+    /// `run`, or `leave` where it is left as it is.
+    pub action: &'static str,
+    /// Why it is left, or what the ledger said of it before.
+    pub reason: Option<String>,
+    /// The run that was made.
+    #[schema(value_type = Option<uuid::Uuid>)]
+    pub run_id: Option<RunId>,
+}
+
+/// Why a task did or did not run at some time.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct Explained {
+    /// The time that was asked about.
+    pub at: DateTime<Utc>,
+    /// The same on the wall clock of the task.
+    pub local: String,
+    /// The disposition in the ledger; or `planned`; `undecided`: it has come, and nobody has dealt
+    /// with it yet; `not_due`: the schedule does not name it; `not_followed`: the schedule is or was
+    /// not followed at that time.
+    pub verdict: String,
+    /// In plain words.
+    pub answer: String,
+    /// The schedule that was in force, in plain words.
+    pub schedule: String,
+    /// The revision that was in force.
+    pub revision: i32,
+    /// What the ledger says.
+    pub occurrence: Option<Occurrence>,
+    /// The run that it names.
+    pub run: Option<crate::routes::runs::Run>,
+    /// The time before it that the schedule names.
+    pub previous: Option<DateTime<Utc>>,
+    /// The time after it that the schedule names.
+    pub next: Option<DateTime<Utc>>,
 }
 
 /// What takes no fields.

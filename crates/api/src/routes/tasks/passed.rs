@@ -1,0 +1,124 @@
+//! Times that pass while no scheduler follows the schedule: around a pause and an edit. Every nominal
+//! time gets exactly one disposition, these too.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use orchestrator_engine::schedule::{Schedule, ScheduleSpec};
+use orchestrator_engine::store::fire::Disposition;
+use orchestrator_engine::store::ledger::{self, LedgerRow};
+use orchestrator_engine::store::task::{TaskRow, Timing};
+use orchestrator_engine::task::{CatchUp, ScheduleKind, TaskStatus};
+use sqlx::PgConnection;
+
+use crate::problem::Problem;
+
+/// How many times are counted one by one when a stretch of them is written off.
+const COUNT_MAX: i32 = 100_000;
+
+/// Gives the times of the task's schedule after its cursor and before or at `to` one row that says
+/// they were skipped.
+///
+/// # Errors
+///
+/// 503 without a database.
+pub(super) async fn write_off(
+    conn: &mut PgConnection,
+    row: &TaskRow,
+    reason: &str,
+    to: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Result<(), Problem> {
+    let Ok(schedule) = Schedule::compile(&ScheduleSpec::from(&row.spec), row.created_at) else {
+        return Ok(());
+    };
+    let next = |after| schedule.next_after(after).map(|nominal| nominal.at).filter(|at| *at <= to);
+    let Some(first) = next(row.cursor_at) else { return Ok(()) };
+    let (mut last, mut count) = (first, 1);
+    while count < COUNT_MAX
+        && let Some(at) = next(last)
+    {
+        last = at;
+        count += 1;
+    }
+    let mut reason = reason.to_owned();
+    if count == COUNT_MAX
+        && let Some(end) = schedule.last_before(to + TimeDelta::seconds(1), last)
+    {
+        last = end.at;
+        reason += "; there were at least so many";
+    }
+    let disposition = match row.status {
+        TaskStatus::Paused => Disposition::SkippedPaused,
+        _ => Disposition::SkippedTooOld,
+    };
+    let times = LedgerRow {
+        nominal_at: first,
+        disposition: disposition.to_string(),
+        reason: Some(reason),
+        run_id: None,
+        until_at: (count > 1).then_some(last),
+        count,
+    };
+    Ok(ledger::write_off(conn, row, &times, now).await?)
+}
+
+/// How a paused task goes on: what has passed is written off, but for what `catch_up` makes up for
+/// within the task's window, which is left to the scheduler. Returns when the task is due, and
+/// whether it is over.
+///
+/// # Errors
+///
+/// 422 when this version cannot follow the schedule; 503 without a database.
+pub(super) async fn resume(
+    conn: &mut PgConnection,
+    row: &TaskRow,
+    catch_up: CatchUp,
+    now: DateTime<Utc>,
+) -> Result<(Timing, bool), Problem> {
+    let schedule = Schedule::compile(&ScheduleSpec::from(&row.spec), row.created_at)
+        .map_err(Problem::invalid)?;
+    let policy = &row.spec.policy;
+    let window = TimeDelta::seconds(i64::from(policy.catch_up_window_seconds));
+    let begin = row.cursor_at.max(now - window);
+    // A time that is caught up is found behind the cursor, as if nobody had been there.
+    let cursor_at = match catch_up {
+        CatchUp::None => now,
+        CatchUp::All => begin,
+        CatchUp::Latest => {
+            last_fire(&schedule, begin, now).map_or(now, |at| at - TimeDelta::microseconds(1))
+        }
+    };
+    let cursor_at = cursor_at.max(row.cursor_at);
+    write_off(conn, row, &reason(row), cursor_at, now).await?;
+    let next_fire_at = if cursor_at < now {
+        schedule.next_after(cursor_at).map(|nominal| nominal.at)
+    } else {
+        schedule.next_fire_after(now).map(|nominal| nominal.at)
+    };
+    let by_clock = !matches!(row.spec.schedule_kind, ScheduleKind::Manual | ScheduleKind::Event);
+    Ok((Timing { cursor_at, next_fire_at }, by_clock && next_fire_at.is_none()))
+}
+
+/// The last time after `begin` up to `now` that fires.
+fn last_fire(
+    schedule: &Schedule,
+    begin: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Option<DateTime<Utc>> {
+    let mut before = now + TimeDelta::seconds(1);
+    loop {
+        let found = schedule.last_before(before, begin)?;
+        if found.at > now || !found.fires() {
+            before = found.at;
+            continue;
+        }
+        return (found.at > begin).then_some(found.at);
+    }
+}
+
+/// "the task was paused by ops since 2026-03-01T08:00:00Z: maintenance"
+fn reason(row: &TaskRow) -> String {
+    let who = row.paused_by.as_ref().map(|who| format!(" by {who}")).unwrap_or_default();
+    let since = row.paused_at.map(|at| format!(" from {} on", at.format("%Y-%m-%dT%H:%M:%SZ")));
+    let why = row.pause_reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+    format!("the task was paused{who}{}{why}", since.unwrap_or_default())
+}
