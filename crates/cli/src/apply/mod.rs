@@ -21,6 +21,9 @@ use crate::output::{Format, say, text};
 use crate::session::Session;
 use plan::{Action, Planned};
 
+/// How many fires that go or come are shown of a task.
+const MOVES_SHOWN: usize = 3;
+
 /// What is applied, and how.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -108,8 +111,9 @@ fn drawn(plans: &[Planned], surplus: &[Value]) -> String {
             Action::Create { schedule, .. } => {
                 let _ = writeln!(drawn, "+ {name}  is new: {schedule}");
             }
-            Action::Update { changes, .. } => {
+            Action::Update { changes, fires, .. } => {
                 let _ = write!(drawn, "~ {name}  differs:\n{}", difference::drawn(changes));
+                drawn += &moves(fires);
             }
             Action::Keep { .. } => {
                 let _ = writeln!(drawn, "= {name}  unchanged");
@@ -121,6 +125,21 @@ fn drawn(plans: &[Planned], surplus: &[Value]) -> String {
     }
     for task in surplus {
         let _ = writeln!(drawn, "- {}  is in no file: to be canceled", text(task, "name"));
+    }
+    drawn
+}
+
+/// Which of the next fires go, and which come.
+fn moves(fires: &Value) -> String {
+    let mut drawn = String::new();
+    for (list, sign) in [("removed", '-'), ("added", '+')] {
+        let times = fires.get(list).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        for at in times.iter().take(MOVES_SHOWN).filter_map(Value::as_str) {
+            let _ = writeln!(drawn, "    {sign} fires at {at}");
+        }
+        if times.len() > MOVES_SHOWN {
+            let _ = writeln!(drawn, "    {sign} and more");
+        }
     }
     drawn
 }
@@ -151,8 +170,12 @@ fn outcomes_of_dry_run(plans: &[Planned], surplus: &[Value]) -> Vec<Value> {
             Action::Keep { id } => ("unchanged", Some(id), None, None),
             Action::Refuse(problems) => ("refused", None, None, Some(problems.join("\n"))),
         };
+        let fires = match &planned.action {
+            Action::Update { fires, .. } => Some(fires),
+            _ => None,
+        };
         json!({"name": planned.name, "file": planned.place, "action": action, "id": id,
-               "changes": changes, "error": error})
+               "changes": changes, "fires": fires, "error": error})
     });
     let surplus = surplus.iter().map(|task| {
         json!({"name": task["name"], "file": null, "action": "would_cancel", "id": task["id"],

@@ -67,6 +67,8 @@ pub enum Action {
         patch: Value,
         /// How it shall be, to be compared with what came of it.
         wanted: Value,
+        /// What becomes of the next fires: `kept`, `removed`, `added`.
+        fires: Value,
     },
     /// It is as declared.
     Keep {
@@ -98,6 +100,7 @@ pub async fn plan(declared: &Declared, me: &str, session: &Session) -> Result<Pl
             Some(task) => compared(&task, wanted.spec),
         },
     };
+    let action = with_fires(action, session).await?;
     Ok(Planned { place: declared.place.clone(), name: declared.name.clone(), action })
 }
 
@@ -116,7 +119,34 @@ fn compared(task: &Value, wanted: Value) -> Action {
     }
     let version = task.get("version").and_then(Value::as_i64).unwrap_or(0);
     let patch = difference::merge_patch(&before, &wanted);
-    Action::Update { id, version, changes, patch, wanted }
+    Action::Update { id, version, changes, patch, wanted, fires: Value::Null }
+}
+
+/// Asks the server which of the next fires an update moves. What it refuses is told as such.
+async fn with_fires(action: Action, session: &Session) -> Result<Action, Failure> {
+    let Action::Update { id, version, changes, patch, wanted, .. } = action else {
+        return Ok(action);
+    };
+    let query = [("dry_run", "true")];
+    let tried =
+        session.client.send(Method::PATCH, &path(&["tasks", &id])?, &query, Some(&patch)).await;
+    match tried {
+        Ok(mut answer) => {
+            let fires = answer.get_mut("fires").map(Value::take).unwrap_or_default();
+            Ok(Action::Update { id, version, changes, patch, wanted, fires })
+        }
+        Err(Failure::Refused(problem)) if problem.status == 422 => {
+            let said = problem.errors.iter().map(|mistake| {
+                let place = mistake.pointer.as_deref().unwrap_or_default();
+                match difference::place(place, &wanted).as_str() {
+                    "" => mistake.message.clone(),
+                    place => format!("{place}: {}", mistake.message),
+                }
+            });
+            Ok(Action::Refuse(said.collect()))
+        }
+        Err(failure) => Err(failure),
+    }
 }
 
 /// A mistake and its place, as people name it.

@@ -44,13 +44,16 @@ pub(super) async fn pause(
     act(reference, "pause", &json!({"reason": reason}), session).await
 }
 
-/// What needs no more to be said.
-pub(super) async fn plain(
+pub(super) async fn resume(
     reference: &str,
-    verb: &str,
+    skip_missed: bool,
     session: &Session,
 ) -> Result<ExitCode, Failure> {
-    act(reference, verb, &json!({}), session).await
+    act(reference, "resume", &json!({"skip_missed": skip_missed}), session).await
+}
+
+pub(super) async fn cancel(reference: &str, session: &Session) -> Result<ExitCode, Failure> {
+    act(reference, "cancel", &json!({}), session).await
 }
 
 pub(super) async fn snooze(

@@ -2,6 +2,7 @@
 
 mod act;
 mod look;
+mod times;
 
 use std::process::ExitCode;
 
@@ -46,10 +47,14 @@ Examples:
         #[arg(long)]
         reason: Option<String>,
     },
-    /// Follow a paused task's schedule again. Times that have passed meanwhile are not made up for.
+    /// Follow a paused task's schedule again. Its policy `catch_up` decides about the times that have
+    /// passed meanwhile.
     Resume {
         /// Its name or id.
         task: String,
+        /// Make up for nothing, whatever the policy says.
+        #[arg(long)]
+        skip_missed: bool,
     },
     /// Postpone a task's next run.
     #[command(after_help = "\
@@ -73,6 +78,29 @@ Times without an offset are read on the wall clock of the task.")]
         /// Its name or id.
         task: String,
     },
+    /// Explain why a task did, did not, will or will not run at a time.
+    #[command(after_help = "\
+Examples:
+  orchestrator task explain morning-briefing
+  orchestrator task explain morning-briefing 8:30
+  orchestrator task explain morning-briefing '2026-03-29 02:30'
+  orchestrator task explain morning-briefing 2026-12-24T07:30:00Z
+
+Times without an offset are read on the wall clock of the task.")]
+    Explain {
+        /// Its name or id.
+        task: String,
+        /// When; without it, the last time it was due.
+        at: Option<String>,
+    },
+    /// Make runs for times that have passed without one.
+    #[command(after_help = "\
+Examples:
+  orchestrator task backfill daily-report --from 7d --dry-run
+  orchestrator task backfill daily-report --from 2026-11-01 --to 2026-11-08
+
+A length is counted back from now. Times that ran, and those that are excluded, are left alone.")]
+    Backfill(BackfillArgs),
     /// Show when a task will run next.
     Next {
         /// Its name or id.
@@ -81,6 +109,22 @@ Times without an offset are read on the wall clock of the task.")]
         #[arg(long, short = 'n', default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
         count: u16,
     },
+}
+
+/// What is made up for.
+#[derive(Debug, clap::Args)]
+pub struct BackfillArgs {
+    /// Its name or id.
+    task: String,
+    /// From when on: 2026-11-01, "2026-11-01 08:00", or how long ago: 7d.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    from: String,
+    /// Up to when; without it, now.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    to: Option<String>,
+    /// Only show what would be done.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Which tasks are listed.
@@ -136,8 +180,10 @@ pub async fn run(verb: Verb, session: &Session) -> Result<ExitCode, Failure> {
         Verb::Next { task, count } => look::next(&task, count, session).await,
         Verb::Run(args) => act::run(args, session).await,
         Verb::Pause { task, reason } => act::pause(&task, reason.as_deref(), session).await,
-        Verb::Resume { task } => act::plain(&task, "resume", session).await,
-        Verb::Cancel { task } => act::plain(&task, "cancel", session).await,
+        Verb::Resume { task, skip_missed } => act::resume(&task, skip_missed, session).await,
+        Verb::Cancel { task } => act::cancel(&task, session).await,
+        Verb::Explain { task, at } => times::explain(&task, at.as_deref(), session).await,
+        Verb::Backfill(args) => times::backfill(args, session).await,
         Verb::Snooze { task, by, until } => {
             act::snooze(&task, by.as_deref(), until.as_deref(), session).await
         }
