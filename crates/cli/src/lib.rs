@@ -113,7 +113,7 @@ fn perform(cli: Cli, env: Env) -> Result<ExitCode, Failure> {
         Verb::Task(verb) => runtime.block_on(task::run(verb, &open()?)),
         Verb::Run(verb) => runtime.block_on(run::run(verb, &open()?)),
         Verb::Event(verb) => runtime.block_on(event::run(verb, &open()?)),
-        Verb::Schedule(verb) => runtime.block_on(schedule::run(verb, &open()?)),
+        Verb::Schedule(verb) => runtime.block_on(schedule::run(verb, &env, format)),
         Verb::Tool(verb) => runtime.block_on(tool::run(verb, &open()?)),
         Verb::Agent(verb) => runtime.block_on(agent::run(verb, &open()?, &env)),
         Verb::Doctor(args) => runtime.block_on(doctor::run(&args, &open()?, &env)),

@@ -1,12 +1,17 @@
-//! `schedule preview`: when something would happen, without making a task.
+//! `schedule preview`: when something would happen, without making a task; `schedule rezone`: what
+//! this program's zone data change.
 
 use std::process::ExitCode;
 
+use orchestrator_boot::Service;
+use orchestrator_engine::config::{Database, Env, Problems};
+use orchestrator_engine::schedule::ZONE_DATA;
 use orchestrator_engine::task::ScheduleKind;
+use orchestrator_scheduler::rezone;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::output::{items, table, text};
+use crate::output::{Format, items, render, say, table, text};
 use crate::session::Session;
 use crate::times::{Zone, away, parse_time, time_in};
 
@@ -39,6 +44,14 @@ a time is once.")]
         #[arg(long)]
         from: Option<String>,
     },
+    /// Move the next times of tasks that this program's zone data change. Schedulers do so at their
+    /// start after an upgrade; this shows it before. Talks to the database
+    /// itself.
+    Rezone {
+        /// Only show which would move.
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 fn kind(text: &str) -> Result<ScheduleKind, String> {
@@ -46,8 +59,12 @@ fn kind(text: &str) -> Result<ScheduleKind, String> {
 }
 
 /// Does it.
-pub async fn run(verb: Verb, session: &Session) -> Result<ExitCode, Failure> {
-    let Verb::Preview { expr, kind, timezone, count, from } = verb;
+pub async fn run(verb: Verb, env: &Env, format: Format) -> Result<ExitCode, Failure> {
+    let (expr, kind, timezone, count, from) = match verb {
+        Verb::Rezone { dry_run } => return show_moves(dry_run, env, format).await,
+        Verb::Preview { expr, kind, timezone, count, from } => (expr, kind, timezone, count, from),
+    };
+    let session = Session::open(env, format)?;
     let kind = kind.or_else(|| guess_kind(&expr)).ok_or_else(|| {
         Failure::Usage(format!(
             "{expr:?} looks like no kind of schedule: say which with --kind cron, rrule, interval or \
@@ -64,6 +81,34 @@ pub async fn run(verb: Verb, session: &Session) -> Result<ExitCode, Failure> {
     }
     let answer = session.client.post("schedules/preview", &asked).await?;
     session.show(&answer, drawn)
+}
+
+async fn show_moves(dry_run: bool, env: &Env, format: Format) -> Result<ExitCode, Failure> {
+    let mut problems = Problems::default();
+    let database = Database::read(env, &mut problems);
+    if !problems.is_empty() {
+        return Err(Failure::Usage(problems.to_string()));
+    }
+    let pool = orchestrator_boot::connect(&database, Service::Cli).await?;
+    let moves = rezone::moves(&pool, !dry_run).await;
+    pool.close().await;
+    let moves = moves.map_err(|error| Failure::failed(error.to_string()))?;
+    let found: Vec<_> = moves
+        .iter()
+        .map(|one| json!({"task_id": one.task, "name": one.name, "from": one.from, "to": one.to}))
+        .collect();
+    let version = ZONE_DATA;
+    let answer = json!({"zone_data": version, "dry_run": dry_run, "items": found});
+    let drawn = render(format, &answer, |answer| {
+        let rows = items(answer)
+            .iter()
+            .map(|one| vec![text(one, "name"), text(one, "from"), text(one, "to")]);
+        let drawn = table(&["TASK", "DUE", "WITH THIS ZONE DATA"], rows);
+        let verb = if dry_run { "would move" } else { "moved" };
+        format!("{drawn}{} {verb} with zone data {version}\n", moves.len())
+    })?;
+    say(&drawn);
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A preview as people read it; also that of a task's schedule.

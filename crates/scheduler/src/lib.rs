@@ -6,6 +6,7 @@
 pub mod decide;
 pub mod events;
 pub mod fire;
+pub mod rezone;
 pub mod turns;
 mod upkeep;
 
@@ -23,6 +24,12 @@ use tokio_util::sync::CancellationToken;
 pub async fn serve(ctx: Context, stop: CancellationToken) -> Result<(), BoxError> {
     ctx.health.expect("scheduler");
     tracing::info!("scheduling");
+    if let Err(error) = rezone::if_changed(&ctx.pool).await {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "stored times could not be compared with this program's zone data; the next start will"
+        );
+    }
     let made = Arc::new(Notify::new());
     tokio::join!(
         fire::run(ctx.clone(), Arc::clone(&made), stop.clone()),

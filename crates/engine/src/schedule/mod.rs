@@ -44,6 +44,9 @@ use self::wall::Source;
 use self::zone::Zone;
 use crate::task::{Policy, ScheduleKind, TaskSpec};
 
+/// The version of the zone data in this program: "2026a".
+pub const ZONE_DATA: &str = chrono_tz::IANA_TZDB_VERSION;
+
 /// How many times in a row may be left out before the search for one that fires gives up.
 const LEFT_OUT_MAX: usize = 20_000;
 

@@ -18,6 +18,7 @@ pub mod retention;
 pub mod run;
 pub mod task;
 pub mod tool_catalogue;
+pub mod zones;
 
 use std::time::Duration;
 

@@ -6,3 +6,4 @@ mod events;
 mod firing;
 mod missed;
 mod overlap;
+mod zone_data;

@@ -94,3 +94,38 @@ async fn an_attempt_that_takes_too_long_is_ended() {
     assert_eq!((status.as_str(), error.as_deref()), ("failed", Some("run_timeout")));
     assert_eq!(steps, ["one#1 canceled"]);
 }
+
+#[tokio::test]
+async fn a_task_pauses_itself_after_so_many_failures_in_a_row_and_a_success_counts_them_anew() {
+    let app = TestApp::at(NOW).await;
+    let step = json!({"id": "one", "uses": "test.fail"});
+    let mut task = declared(0, &step);
+    task["policy"] = json!({"pause_after_failures": 2});
+    let task = app.add_task(task).await;
+    // Fails, succeeds, fails, fails.
+    let calls = AtomicU32::new(0);
+    let tools = FakeTools::default().on("test.fail", move |call| {
+        if calls.fetch_add(1, Ordering::SeqCst) == 1 {
+            return Ok(call.input.clone());
+        }
+        Err(ToolError::Refused { tool: call.address.clone(), reason: "no".to_owned() })
+    });
+    let worker = app.start_worker(&tools);
+    for finished in 1..=3 {
+        app.clock.advance(chrono::TimeDelta::seconds(1));
+        app.run_now(task).await;
+        app.until("select count(*) from run", finished).await;
+    }
+    assert_eq!(app.count("select count(*) from task where status = 'active'").await, 1);
+    app.clock.advance(chrono::TimeDelta::seconds(1));
+    app.run_now(task).await;
+    app.until("select count(*) from task where status = 'paused'", 1).await;
+    worker.stop().await;
+
+    let reason: String = sqlx::query_scalar("select pause_reason from task")
+        .fetch_one(&app.servers.pool)
+        .await
+        .unwrap();
+    assert!(reason.starts_with("2 runs in a row failed, the last of them "), "{reason}");
+    assert_eq!(app.count("select count(*) from audit_log where action = 'task.pause'").await, 1);
+}
