@@ -6,4 +6,5 @@ mod events;
 mod firing;
 mod missed;
 mod overlap;
+mod year;
 mod zone_data;

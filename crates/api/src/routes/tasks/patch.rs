@@ -69,7 +69,8 @@ pub(super) async fn patch(
         catalogue: &catalogue,
         scopes: &scopes,
         created_at: row.created_at,
-        now,
+        // A clock that was set back must not bring times again that were decided already.
+        now: now.max(row.cursor_at),
         fires: row.fires,
         in_force: Some(&row.spec),
     };
