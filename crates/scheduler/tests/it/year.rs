@@ -4,7 +4,7 @@
 //! An independent account is kept of which schedule was in force when. At the end every nominal time
 //! of the year is in the ledger exactly once, and none has been fired twice.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use orchestrator_boot::Service;
@@ -78,7 +78,8 @@ async fn live_through(seed: u64) {
         year.advance();
         if year.rng.random_bool(0.8) {
             let (a, b) = tokio::join!(one.fire_due(), other.fire_due());
-            (a.unwrap(), b.unwrap());
+            a.unwrap();
+            b.unwrap();
             year.note_runs().await;
         }
         year.meddle().await;
@@ -275,11 +276,8 @@ impl Year {
             .unwrap();
             for (from, disposition, until, count) in rows {
                 let until = until.unwrap_or(from);
-                let held: Vec<_> = wanted
-                    .range(from..=until)
-                    .map(|(at, ())| *at)
-                    .filter(|at| *at <= end)
-                    .collect();
+                let held: Vec<_> =
+                    wanted.range(from..=until).copied().filter(|at| *at <= end).collect();
                 let whole = until <= end;
                 // Made up for by a later schedule than that of the time.
                 let foreign = disposition == "backfilled" && held.is_empty();
@@ -293,7 +291,7 @@ impl Year {
                     wanted.remove(&at);
                 }
             }
-            assert!(wanted.is_empty(), "without disposition: {:?}: {what}", wanted.keys());
+            assert!(wanted.is_empty(), "without disposition: {:?}: {what}", wanted);
         }
         let unaccounted = "select count(*) from made m where not exists (
             select from occurrence o where o.task_id = m.task_id and o.nominal_at = m.nominal_at
@@ -312,14 +310,14 @@ fn times(spec: &ScheduleSpec) -> Value {
 }
 
 /// Every time that the schedules named while they were in force.
-fn nominal_times(known: &Known, end: DateTime<Utc>) -> BTreeMap<DateTime<Utc>, ()> {
+fn nominal_times(known: &Known, end: DateTime<Utc>) -> BTreeSet<DateTime<Utc>> {
     let ends = known.periods.iter().skip(1).map(|(from, _)| *from).chain([end]);
-    let mut wanted = BTreeMap::new();
+    let mut wanted = BTreeSet::new();
     for ((from, spec), to) in known.periods.iter().zip(ends) {
         let schedule = Schedule::compile(spec, known.created_at).unwrap();
         let first = schedule.next_after(*from);
         let all = std::iter::successors(first, |nominal| schedule.next_after(nominal.at));
-        wanted.extend(all.take_while(|nominal| nominal.at <= to).map(|nominal| (nominal.at, ())));
+        wanted.extend(all.take_while(|nominal| nominal.at <= to).map(|nominal| nominal.at));
     }
     wanted
 }
