@@ -78,3 +78,9 @@ docker-down: ## Stop the containers; data are kept
 
 clean: ## Remove what was built (not .orchestrator/, which holds data)
 	cargo clean
+
+.PHONY: bench-scheduler
+bench-scheduler: deps ## Measure schedules: lateness, a burst, a million of them (about 5 min; ARGS='--help')
+	cargo build --release --locked -p orchestrator-cli -p orchestrator-scheduler -p orchestrator-bench
+	@$(TARGET)/release/orchestrator servers --data-dir target/bench/servers -- \
+		$(TARGET)/release/orchestrator-bench scheduler $(ARGS)

@@ -291,7 +291,7 @@ impl Year {
                     wanted.remove(&at);
                 }
             }
-            assert!(wanted.is_empty(), "without disposition: {:?}: {what}", wanted);
+            assert!(wanted.is_empty(), "without disposition: {wanted:?}: {what}");
         }
         let unaccounted = "select count(*) from made m where not exists (
             select from occurrence o where o.task_id = m.task_id and o.nominal_at = m.nominal_at
