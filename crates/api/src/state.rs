@@ -9,7 +9,7 @@ use orchestrator_boot::HealthBoard;
 use orchestrator_engine::clock::Clock;
 use orchestrator_engine::id::{AgentId, RunId, TaskId};
 use orchestrator_engine::metrics::Metrics;
-use orchestrator_engine::store::StoreError;
+use orchestrator_engine::store::{StoreError, queue};
 use orchestrator_engine::streams::{Lifecycle, Streams};
 use sqlx::PgPool;
 use sqlx::pool::PoolConnection;
@@ -84,6 +84,22 @@ impl Api {
         let change = Lifecycle { kind, agent_id, task_id, run_id: Some(run), at: self.clock.now() };
         self.streams.wake_workers().await;
         self.streams.lifecycle(&[change]).await;
+    }
+
+    /// Lets the next run of the task begin where one waits for the run that has just ended or come; a
+    /// scheduler does it later where this cannot.
+    pub async fn let_next_in(&self, task: Option<TaskId>) {
+        let Some(task) = task else { return };
+        let admit = async {
+            let doing = StoreError::while_trying("begin to admit a run");
+            let mut tx = self.pool.begin().await.map_err(doing)?;
+            queue::admit(&mut tx, task).await?;
+            tx.commit().await.map_err(StoreError::while_trying("commit an admission"))
+        };
+        if let Err(error) = admit.await {
+            tracing::debug!(task.id = %task, error = &error as &dyn std::error::Error,
+                "the next run of the task will be let in by a scheduler");
+        }
     }
 
     /// A connection of the pool.

@@ -185,7 +185,7 @@ async fn burst(args: &Args, env: &Env, table: &mut Table) -> Outcome<()> {
         Process::scheduler(env, &bench.url)?,
     ];
     tokio::time::sleep((due - SystemClock.now()).to_std().unwrap_or_default()).await;
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     let through = loop {
         let fired = bench.count("select count(*) from due_work").await?;
         if fired >= i64::from(args.burst) || Instant::now() > deadline {

@@ -50,7 +50,8 @@ pub async fn run(ctx: Context, held: Arc<Notify>, stop: CancellationToken) {
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = wake.heard() => {}
+            // Somebody may have made runs that wait for their turn, too.
+            () = wake.heard() => held.notify_one(),
             () = tokio::time::sleep(pause) => {}
         }
     }

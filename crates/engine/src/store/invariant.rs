@@ -26,6 +26,7 @@ pub const NAMES: &[&str] = &[
     "step_has_run",
     "consumed_event_once",
     "lease_has_token",
+    "serial_runs_alone",
 ];
 
 /// Asks every invariant. Costs a scan of the queue and of recent history: not for every second.
@@ -58,7 +59,12 @@ pub async fn check(conn: &mut PgConnection) -> Result<Vec<Invariant>, StoreError
              where v.consumed_at is null)
                 as "consumed_event_once!",
             (select count(*) from due_work where locked_by is not null and token is null)
-                as "lease_has_token!"
+                as "lease_has_token!",
+            (select count(*) from (
+                select from due_work
+                where serial and held is null and trigger in ('schedule', 'backfill')
+                group by task_id having count(*) > 1) as crowded)
+                as "serial_runs_alone!"
         "#,
     )
     .fetch_one(conn)
@@ -74,5 +80,10 @@ pub async fn check(conn: &mut PgConnection) -> Result<Vec<Invariant>, StoreError
         invariant(3, "every step record has its run", row.step_has_run),
         invariant(4, "an event that started runs counts as consumed", row.consumed_event_once),
         invariant(5, "every lease has a fencing token", row.lease_has_token),
+        invariant(
+            6,
+            "where runs of a schedule go one at a time, one at most is let in",
+            row.serial_runs_alone,
+        ),
     ])
 }

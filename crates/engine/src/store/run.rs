@@ -293,10 +293,13 @@ pub async fn retry(
         "
         insert into due_work (run_id, agent_id, task_id, revision, priority, run_at, trigger,
                               nominal_at, scheduled_at, params, event, definition, last_error,
-                              serial)
-        values ($1, $2, $3, $4, $5, now(), $6, $7, $8, $9, $10, $11, $12,
-                exists(select from task_revision where task_id = $3 and revision = $4 and
-                       spec #>> '{policy,overlap}' in ('queue_one', 'queue_all', 'cancel_running')))
+                              serial, held)
+        select $1, $2, $3, $4, $5, now(), $6, $7, $8, $9, $10, $11, $12, serial,
+               case when serial then 'overlap' end
+        from (select exists(
+            select from task_revision where task_id = $3 and revision = $4 and
+                spec #>> '{policy,overlap}' in ('queue_one', 'queue_all', 'cancel_running')
+        ) as serial) as policy
         ",
         id.0,
         run.agent_id,
