@@ -117,11 +117,17 @@ pub(super) async fn occurrences(
         );
     }
     query.done()?;
-    // The smallest step that Postgres keeps: `from` itself is in.
-    let after = page.cursor.unwrap_or(from - TimeDelta::microseconds(1));
     let mut conn = api.conn().await?;
     let id = task::find(&mut conn, &reference, caller.sees()).await?;
     let row = task::get(&mut conn, id).await?;
+    let after = if let Some(cursor) = page.cursor {
+        cursor
+    } else {
+        // A stretch that began before may reach into the range. The smallest step that Postgres
+        // keeps before the first row: that itself is in.
+        let stretch = ledger::covering(&mut conn, id, from).await?;
+        stretch.map_or(from, |(row, _)| row.nominal_at) - TimeDelta::microseconds(1)
+    };
     let past = ledger::list(&mut conn, id, after, to, page.ask()).await?;
     drop(conn);
     let mut items: Vec<Occurrence> = past.into_iter().map(Occurrence::from).collect();
