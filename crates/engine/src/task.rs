@@ -348,7 +348,7 @@ impl TaskSpec {
     }
 }
 
-fn is_slug(name: &str) -> bool {
+pub(crate) fn is_slug(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     name.len() <= NAME_MAX
         && name.starts_with(plain)
