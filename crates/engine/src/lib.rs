@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod clock;
 pub mod config;
+pub mod feed;
 pub mod id;
 pub mod metrics;
 pub mod pipeline;

@@ -46,6 +46,8 @@ pub struct DueTask {
     pub revision: i32,
     /// What it declares ([`crate::task::TaskSpec`]).
     pub spec: Value,
+    /// Counts the replacements of calendars that it names.
+    pub calendar_epoch: i32,
     /// The start of its rule where it names none.
     pub created_at: DateTime<Utc>,
     /// Every nominal time up to here has its disposition.
@@ -107,7 +109,7 @@ pub async fn claim_due(
         DueTask,
         r#"
         select t.id as "id: TaskId", t.agent_id as "agent_id: AgentId", t.revision, r.spec,
-            t.created_at, t.cursor_at, t.snoozed_until, t.fires,
+            t.calendar_epoch, t.created_at, t.cursor_at, t.snoozed_until, t.fires,
             (select count(*) from due_work w where w.task_id = t.id) as "in_flight!"
         from task t
         join task_revision r on r.task_id = t.id and r.revision = t.revision

@@ -8,7 +8,6 @@ use chrono::TimeDelta;
 use orchestrator_engine::id::{self, RunId};
 use orchestrator_engine::pipeline::Pipeline;
 use orchestrator_engine::run::{RunError, Trigger};
-use orchestrator_engine::schedule::{Schedule, ScheduleSpec};
 use orchestrator_engine::store::queue::{self, NewWork};
 use orchestrator_engine::store::task::{self, TaskRow, Timing};
 use orchestrator_engine::task::{ScheduleKind, TaskStatus};
@@ -16,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::patch::write_off;
 use super::wire::{Accepted, Nothing, Pause, RunNow, Snooze, Task};
-use super::{held, tell};
+use super::{compiled, held, tell};
 use crate::auth::{Caller, RunsWrite, TasksWrite};
 use crate::body::Sent;
 use crate::change::{Answer, Begun, Change};
@@ -206,8 +205,7 @@ pub(super) async fn resume(
         TaskStatus::Active => return unchanged(change, row).await,
         over => return Err(Problem::conflict(format!("the task is {over}: it cannot be resumed"))),
     }
-    let schedule = Schedule::compile(&ScheduleSpec::from(&row.spec), row.created_at)
-        .map_err(Problem::invalid)?;
+    let schedule = compiled(change.conn(), &row).await?.map_err(Problem::invalid)?;
     write_off(change.conn(), &row, "the task was paused", now).await?;
     let next_fire_at = schedule.next_fire_after(now).map(|nominal| nominal.at);
     let by_clock = !matches!(row.spec.schedule_kind, ScheduleKind::Manual | ScheduleKind::Event);

@@ -9,8 +9,10 @@ mod wire;
 
 use orchestrator_engine::agent::Agent;
 use orchestrator_engine::id::{AgentId, TaskId};
+use orchestrator_engine::schedule::{Schedule, ScheduleSpec};
+use orchestrator_engine::store::calendar::CalendarCache;
 use orchestrator_engine::store::task::TaskRow;
-use orchestrator_engine::store::{StoreError, agent, task};
+use orchestrator_engine::store::{StoreError, agent, calendar, task};
 use orchestrator_engine::streams::Lifecycle;
 use serde_json::{Map, Value};
 use sqlx::PgConnection;
@@ -93,6 +95,17 @@ async fn scopes_of(
         return Ok(caller.scopes.clone());
     }
     Ok(agent::get(conn, &owner.to_string()).await?.scopes)
+}
+
+/// The schedule in force of the task, with its owner's calendars; inside, why it cannot be followed.
+async fn compiled(
+    conn: &mut PgConnection,
+    row: &TaskRow,
+) -> Result<Result<Schedule, Vec<orchestrator_engine::problem::Problem>>, Problem> {
+    let spec = ScheduleSpec::from(&row.spec);
+    let mut cache = CalendarCache::default();
+    let calendars = calendar::of_schedule(conn, row.agent_id, &spec, &mut cache).await?;
+    Ok(Schedule::compile_with(&spec, row.created_at, &calendars))
 }
 
 /// Tells whoever watches, after the commit.

@@ -3,6 +3,7 @@
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
+use orchestrator_engine::schedule::calendar::Calendars;
 use orchestrator_engine::schedule::{Schedule, ScheduleSpec};
 use orchestrator_engine::store::fire::Disposition;
 use orchestrator_engine::store::task::{LedgerRow, TaskRow};
@@ -59,15 +60,18 @@ pub(super) async fn patch(
     }
     let scopes = scopes_of(change.conn(), &caller.agent, row.agent_id).await?;
     let catalogue = tool_catalogue::catalogue(change.conn()).await?;
+    let declared = merged(&api, &row, patch)?;
+    let calendars = check::calendars(change.conn(), row.agent_id, &declared).await?;
     let against = Against {
         catalogue: &catalogue,
         scopes: &scopes,
+        calendars: &calendars,
         created_at: row.created_at,
         now,
         fires: row.fires,
         in_force: Some(&row.spec),
     };
-    let checked = check::check(merged(&api, &row, patch)?, &against).map_err(Problem::invalid)?;
+    let checked = check::check(declared, &against).map_err(Problem::invalid)?;
 
     if checked.spec != row.spec {
         if checked.timing.is_some() {
@@ -142,7 +146,9 @@ pub(super) async fn write_off(
     reason: &str,
     now: DateTime<Utc>,
 ) -> Result<(), Problem> {
-    let Ok(schedule) = Schedule::compile(&ScheduleSpec::from(&row.spec), row.created_at) else {
+    // Whether a time would have fired does not matter here, so calendars need not be looked at.
+    let spec = ScheduleSpec::from(&row.spec);
+    let Ok(schedule) = Schedule::compile_with(&spec, row.created_at, &Calendars::any()) else {
         return Ok(());
     };
     let next = |after| schedule.next_after(after).map(|nominal| nominal.at).filter(|at| *at <= now);
