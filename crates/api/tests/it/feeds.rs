@@ -147,7 +147,7 @@ async fn a_feed_token_reads_feeds_and_nothing_else() {
         without_key(&api, &format!("{path}?token={token}")).await.expect(401);
     }
     let post = format!("/tasks/t.ics?token={token}");
-    api.send(request("POST", &post, NO_KEY, &json!({}))).await.expect(405);
+    api.send(request("POST", &post, NO_KEY, &json!({}))).await.expect(401);
     api.send(request("DELETE", &post, NO_KEY, &Value::Null)).await.expect(401);
     api.send(request("PATCH", &post, NO_KEY, &json!({"title": "x"}))).await.expect(401);
     api.call("GET", "/tasks", &token, Value::Null).await.expect(401);
@@ -179,7 +179,7 @@ async fn a_feed_token_is_shown_once_and_good_until_it_is_revoked_or_its_agent_di
     let list = api.call("GET", "/calendar/token", &ann, Value::Null).await.expect(200);
     assert_eq!(list.body["items"].as_array().unwrap().len(), 2);
     assert!(!list.text.contains(&made.str("/token")));
-    assert_eq!(list.body["items"][1]["hint"], made.body["hint"]);
+    assert!(list.text.contains(&made.str("/hint")), "{}", list.text);
     let kept: i64 = sqlx::query_scalar(
         "select count(*) from idempotency where body::text like '%' || $1 || '%'",
     )
