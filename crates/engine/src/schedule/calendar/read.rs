@@ -45,7 +45,7 @@ pub fn text_of(bytes: &[u8]) -> Result<&str, String> {
     }
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let before = &bytes[..error.valid_up_to()];
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line = before.split(|byte| *byte == b'\n').count();
         format!("line {line}: byte {} of the file is no UTF-8", error.valid_up_to())
     })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -89,7 +89,7 @@ pub fn read(text: &str, today: NaiveDate) -> Result<Reading, Vec<String>> {
     if !problems.is_empty() {
         return Err(problems);
     }
-    let mut found = Dates::around(today, home);
+    let mut found = Found::around(today, home);
     found.add_all(&mut events)?;
     let (events, calendar) = (found.events, Calendar::new(found.dates));
     match calendar.dates() {
@@ -116,19 +116,20 @@ fn home_of(file: &FileLines) -> Result<Tz, String> {
     })
 }
 
-/// The dates found so far.
-struct Dates {
+/// What was found so far.
+struct Found {
     home: Tz,
     /// Between which dates repeated events are expanded.
     from: NaiveDate,
     to: NaiveDate,
+    /// What each date is called.
     dates: BTreeMap<NaiveDate, String>,
     events: usize,
     repeated: usize,
     times: usize,
 }
 
-impl Dates {
+impl Found {
     fn around(today: NaiveDate, home: Tz) -> Self {
         let from = today.checked_sub_months(Months::new(12 * YEARS_BEFORE)).unwrap_or(today);
         let to = today.checked_add_months(Months::new(12 * YEARS_AFTER)).unwrap_or(today);
