@@ -44,6 +44,8 @@ pub struct Timed<'a> {
     pub from: DateTime<Utc>,
     /// How often it has fired.
     pub fires: u32,
+    /// So many of its times at most: one that fires often must leave room for the others.
+    pub most: usize,
 }
 
 /// The earliest `limit` fires of `tasks` before `to`, each with the place of its task, in order.
@@ -61,11 +63,16 @@ pub fn upcoming(tasks: &[Timed<'_>], to: DateTime<Utc>, limit: usize) -> Vec<(us
         waiting.extend(fire.as_ref().map(|fire| Reverse((fire.at, place))));
         kept.push(fire);
     }
+    let mut counts = vec![0; tasks.len()];
     let mut found = Vec::new();
     while found.len() < limit
         && let Some(Reverse((at, place))) = waiting.pop()
     {
         found.extend(kept[place].take().map(|fire| (place, fire)));
+        counts[place] += 1;
+        if counts[place] >= tasks[place].most {
+            continue;
+        }
         fired[place] = fired[place].saturating_add(1);
         let fire = next(place, at + TimeDelta::seconds(1), fired[place]);
         waiting.extend(fire.as_ref().map(|fire| Reverse((fire.at, place))));
@@ -143,8 +150,8 @@ mod tests {
         let [hourly, daily] = [schedule("0 * * * *", Some(4)), schedule("30 8 * * *", None)];
         let from = at("2026-03-02T07:00:00Z");
         let tasks = [
-            Timed { schedule: &hourly, from, fires: 1 },
-            Timed { schedule: &daily, from: at("2026-03-02T08:30:00Z"), fires: 9 },
+            Timed { schedule: &hourly, from, fires: 1, most: 100 },
+            Timed { schedule: &daily, from: at("2026-03-02T08:30:00Z"), fires: 9, most: 2 },
         ];
         let told = |to: &str, limit| {
             let found = upcoming(&tasks, at(to), limit);
@@ -156,6 +163,7 @@ mod tests {
 
         let all = told("2026-03-04T08:30:00Z", 100);
         assert_eq!(all, ["0 02 07:00", "0 02 08:00", "1 02 08:30", "0 02 09:00", "1 03 08:30"]);
+        assert_eq!(told("2026-03-09T00:00:00Z", 100), all, "no more of one task than wanted");
         assert_eq!(told("2026-03-04T08:30:00Z", 2), all[..2]);
         assert_eq!(told("2026-03-02T07:00:00Z", 2), [""; 0]);
     }

@@ -168,8 +168,8 @@ pub struct TaskSpec {
     /// No more than so many occurrences.
     #[serde(default)]
     pub max_fires: Option<u32>,
-    /// Local dates (`2026-12-25`) or date ranges (`2026-12-24/2026-12-26`, both included) without
-    /// occurrences.
+    /// Local dates (`2026-12-25`), date ranges (`2026-12-24/2026-12-26`, both included) and calendars
+    /// of the owner (`calendar:de-holidays`) without occurrences.
     #[serde(default)]
     pub exclude: Vec<String>,
     /// Overlap, absence, clock changes.

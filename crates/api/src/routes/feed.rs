@@ -34,6 +34,8 @@ use crate::state::Api;
 const TASKS_MAX: i64 = 500;
 /// The most entries of a feed.
 const ENTRIES_MAX: usize = 2_000;
+/// The most planned entries of one task in a feed of all: those of a year, where it is daily.
+const ENTRIES_OF_ONE_MAX: usize = 366;
 /// How many days ahead a feed looks when nobody says.
 const DAYS_DEFAULT: i64 = 60;
 /// How many days ahead a feed may look.
@@ -83,8 +85,8 @@ pub(crate) fn secret(request: &Request) -> Option<String> {
 
 /// Planned runs of all your active tasks as an iCalendar file, for calendar programs to subscribe to.
 ///
-/// At most 500 tasks and 2,000 entries, the nearest; besides those to come, those that fired in the last
-/// seven days. `POST /calendar/token` makes the token for programs that send no headers.
+/// At most 500 tasks and 2,000 entries, the nearest, and 366 of one task; besides those to come, those
+/// that fired in the last seven days. `POST /calendar/token` makes the token for programs that send no headers.
 #[utoipa::path(
     get, path = "/calendar.ics", tag = "calendars",
     params(("days" = Option<i64>, Query, description = "How far ahead: 1 to 366; default 60."),
@@ -160,7 +162,8 @@ async fn answer(
     };
     let to = now + TimeDelta::days(days);
     // Thousands of times of hard rules may take a second: not on a thread that serves others.
-    let file = tokio::task::spawn_blocking(move || drawn(&name, known, fired, now, to))
+    let most = if only.is_some() { ENTRIES_MAX } else { ENTRIES_OF_ONE_MAX };
+    let file = tokio::task::spawn_blocking(move || drawn(&name, known, fired, now, (to, most)))
         .await
         .map_err(|error| {
             tracing::error!(error = &error as &dyn std::error::Error, "a feed panicked");
@@ -169,12 +172,13 @@ async fn answer(
     Ok(([(header::CONTENT_TYPE, MEDIA_TYPE)], file).into_response())
 }
 
+/// The file; `most` planned times of one task before `to`.
 fn drawn(
     name: &str,
     tasks: Vec<(FeedTask, Calendars)>,
     fired: Vec<FiredRow>,
     now: DateTime<Utc>,
-    to: DateTime<Utc>,
+    (to, most): (DateTime<Utc>, usize),
 ) -> String {
     let compiled: Vec<(FeedTask, Schedule)> = tasks
         .into_iter()
@@ -192,6 +196,7 @@ fn drawn(
             schedule,
             from: task.cursor_at + TimeDelta::microseconds(1),
             fires: u32::try_from(task.fires).unwrap_or(0),
+            most,
         })
         .collect();
     let planned = feed::upcoming(&timed, to, ENTRIES_MAX);

@@ -104,20 +104,22 @@ async fn what_fired_in_the_last_seven_days_is_in_the_feed() {
     assert!(feed.text.replace("\r\n ", "").contains(&format!("fired: run {run}")));
 }
 
+/// A task that fires every minute has its next 366 times in the feed of all, and leaves room for the
+/// daily one.
 #[tokio::test]
-async fn a_feed_has_the_nearest_two_thousand_entries() {
+async fn a_feed_has_the_nearest_entries_and_not_too_many_of_one_task() {
     let api = TestApi::new().await;
-    for name in ["a", "b"] {
-        let often = json!({"name": name, "title": name, "schedule_expr": "* * * * *"});
-        api.post("/tasks", task_with(often)).await.expect(201);
-    }
+    let often = json!({"name": "often", "title": "Often", "schedule_expr": "* * * * *"});
+    api.post("/tasks", task_with(often)).await.expect(201);
+    api.post("/tasks", task_with(json!({"title": "Daily"}))).await.expect(201);
 
-    let feed = api.get("/calendar.ics?days=366").await.expect(200);
+    let all = entries(&api.get("/calendar.ics?days=366").await.expect(200));
+    let one = entries(&api.get("/tasks/often.ics?days=366").await.expect(200));
 
-    let entries = entries(&feed);
-    assert_eq!(entries.len(), 2_000);
-    assert!(entries[0].starts_with("20260302T080100Z "), "{}", entries[0]);
-    assert!(entries[1_999].starts_with("20260303T004000Z "), "{}", entries[1_999]);
+    let count = |title| all.iter().filter(|entry| entry.ends_with(title)).count();
+    assert_eq!((count("Often"), count("Daily")), (366, 366));
+    assert_eq!((one.len(), &one[0][..]), (2_000, "20260302T080100Z Often"));
+    assert_eq!(one[1_999], "20260303T172000Z Often");
 }
 
 #[tokio::test]

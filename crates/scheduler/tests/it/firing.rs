@@ -154,3 +154,27 @@ async fn a_replaced_calendar_takes_effect_at_the_next_time() {
     );
     app.check_invariants().await;
 }
+
+#[tokio::test]
+async fn a_task_whose_every_time_a_replaced_calendar_excludes_is_paused_with_the_reason() {
+    let app = TestApp::at(NOW).await;
+    put_calendar(&app, "2026-03-02").await;
+    let mut declared = echo("once", "2026-03-04T09:30:00Z");
+    declared["exclude"] = json!(["calendar:fest"]);
+    app.add_task(declared).await;
+    let mut firing = orchestrator_scheduler::fire::Firing::new(
+        app.context(orchestrator_boot::Service::Scheduler),
+    );
+
+    put_calendar(&app, "2026-03-04").await;
+    firing.fire_due().await.unwrap();
+
+    let (status, reason): (String, String) =
+        sqlx::query_as("select status, pause_reason from task")
+            .fetch_one(&app.servers.pool)
+            .await
+            .unwrap();
+    assert_eq!(status, "paused");
+    assert!(reason.contains("every time of the schedule is excluded"), "{reason}");
+    assert_eq!(app.count("select count(*) from due_work").await, 0);
+}

@@ -125,6 +125,8 @@ struct Found {
     /// What each date is called.
     dates: BTreeMap<NaiveDate, String>,
     events: usize,
+    /// Whether the event being looked at covers a date.
+    covered: bool,
     repeated: usize,
     times: usize,
 }
@@ -134,7 +136,7 @@ impl Found {
         let from = today.checked_sub_months(Months::new(12 * YEARS_BEFORE)).unwrap_or(today);
         let to = today.checked_add_months(Months::new(12 * YEARS_AFTER)).unwrap_or(today);
         let dates = BTreeMap::new();
-        Self { home, from, to, dates, events: 0, repeated: 0, times: 0 }
+        Self { home, from, to, dates, events: 0, covered: false, repeated: 0, times: 0 }
     }
 
     fn add_all(&mut self, events: &mut [Event]) -> Result<(), Vec<String>> {
@@ -152,21 +154,26 @@ impl Found {
             {
                 event.exdates.extend(times);
             }
-            let before = self.dates.len();
+            self.covered = false;
             let added = if event.rules.is_empty() && event.rdates.is_empty() {
                 self.cover(event, event.start.local(self.home))
             } else {
                 self.expand(event)
             };
             match added {
-                Ok(()) => self.events += usize::from(self.dates.len() > before),
+                Ok(()) => self.events += usize::from(self.covered),
                 Err(said) => problems.push(format!("{}: {said}", event.place)),
             }
-            if problems.len() == MISTAKES_MAX || self.dates.len() > DATES_MAX {
+            if problems.len() == MISTAKES_MAX || self.is_full() {
                 break;
             }
         }
         if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
+    /// Whether a limit of the whole file is passed: there is nothing to say about further events.
+    fn is_full(&self) -> bool {
+        self.dates.len() > DATES_MAX || self.times > TIMES_MAX || self.repeated > REPEATED_MAX
     }
 
     /// Adds the dates that `event` covers when it begins at `start`.
@@ -181,6 +188,7 @@ impl Found {
         if (last - start.date()).num_days() >= i64::try_from(DATES_MAX).unwrap_or(i64::MAX) {
             return Err(too_many());
         }
+        self.covered = true;
         for date in start.date().iter_days().take_while(|date| *date <= last) {
             let name = self.dates.entry(date).or_default();
             if name.is_empty() {

@@ -143,7 +143,7 @@ fn what_a_file_holds_besides_does_not_matter() {
 
     let reading = read(&text, date(TODAY)).unwrap();
 
-    assert_eq!(reading.events, 1);
+    assert_eq!(reading.events, 1, "one counts, and the other is canceled");
     assert_eq!(dates(&text), ["2026-10-03 Tag der Deutschen Einheit, bundesweit"]);
 }
 
@@ -202,6 +202,9 @@ fn a_hostile_file_is_refused_quickly() {
         list(60)
     );
     refused(&event(&often), &format!("more than {TIMES_MAX} times"));
+    let [one, two] = [event(&often), event(&often)];
+    let both = one.replace("END:VCALENDAR\r\n", two.split_once("EN\r\n").unwrap().1);
+    assert_eq!(read(&both, date(TODAY)).unwrap_err().len(), 1, "a limit is told once");
     let long = "DTSTART;VALUE=DATE:00010101\nDTEND;VALUE=DATE:99991231";
     refused(&event(long), "more than 20000 dates");
     let three = "BEGIN:VEVENT\nDTSTART:20260101\nRRULE:FREQ=YEARLY;COUNT=1\nEND:VEVENT\n";
