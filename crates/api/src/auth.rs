@@ -20,6 +20,7 @@ use orchestrator_engine::store::{agent, idempotency};
 use crate::frame::RequestId;
 use crate::limits;
 use crate::problem::Problem;
+use crate::routes::feed;
 use crate::state::Api;
 
 /// The longest key or token looked at, in bytes.
@@ -168,7 +169,11 @@ fn if_match(headers: &HeaderMap) -> Result<Option<Vec<i32>>, Problem> {
 /// Recognises the caller of every route behind it, and counts the request against its rate limit.
 pub async fn authenticate(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     let peer = peer(&request);
-    let agent = match recognise(&api, request.headers()).await {
+    let known = match feed::secret(&request) {
+        Some(secret) => recognise_feed(&api, &secret).await,
+        None => recognise(&api, request.headers()).await,
+    };
+    let agent = match known {
         Ok(agent) => agent,
         Err(problem) => return failed(&api, peer, problem).into_response(),
     };
@@ -220,6 +225,17 @@ async fn recognise(api: &Api, headers: &HeaderMap) -> Result<Agent, Problem> {
     let mut conn = api.conn().await?;
     let caller = agent::authenticate(&mut conn, secret, api.clock.now()).await?;
     caller.map(|caller| caller.agent).ok_or_else(Problem::invalid_token)
+}
+
+/// Whoever made the feed token; it opens nothing but what [`feed::secret`] looks at.
+async fn recognise_feed(api: &Api, secret: &str) -> Result<Agent, Problem> {
+    let mut conn = api.conn().await?;
+    let found = if secret.len() > SECRET_MAX {
+        None
+    } else {
+        orchestrator_engine::store::feed::authenticate(&mut conn, secret).await?
+    };
+    found.ok_or_else(Problem::invalid_token)
 }
 
 #[cfg(test)]

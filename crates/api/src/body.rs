@@ -38,6 +38,21 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Sent<T> {
     }
 }
 
+/// A body of `text/calendar`, as it was sent.
+pub struct SentCalendar(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for SentCalendar {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        if media_type(&parts.headers) != "text/calendar" {
+            return Err(Problem::media_type("text/calendar"));
+        }
+        Ok(Self(all_bytes(&parts.headers, body).await?))
+    }
+}
+
 /// The whole body, if it is no larger than [`MAX_BYTES`].
 pub(crate) async fn all_bytes(
     headers: &HeaderMap,

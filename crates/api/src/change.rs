@@ -67,11 +67,11 @@ impl Answer {
         self
     }
 
-    /// As it is kept, without the field named, which is told only once.
-    fn kept(&self, secret: Option<&str>) -> idempotency::Answer {
+    /// As it is kept, without the fields named, which are told only once.
+    fn kept(&self, secrets: &[&str]) -> idempotency::Answer {
         let mut body = self.body.clone();
-        if let (Some(field), Some(object)) = (secret, body.as_object_mut()) {
-            object.insert(field.to_owned(), Value::Null);
+        if let Some(object) = body.as_object_mut() {
+            object.extend(secrets.iter().map(|field| ((*field).to_owned(), Value::Null)));
         }
         let headers: serde_json::Map<_, _> =
             self.headers.iter().map(|(name, value)| (name.to_string(), json!(value))).collect();
@@ -198,22 +198,22 @@ impl Change {
     ///
     /// 503 without a database; nothing has happened then, as far as can be known.
     pub async fn finish(self, answer: Answer) -> Result<Answer, Problem> {
-        self.end(answer, None).await
+        self.end(answer, &[]).await
     }
 
-    /// As [`Change::finish`], for an answer with a secret in `field`: a repetition gets null there,
+    /// As [`Change::finish`], for an answer with a secret in `fields`: a repetition gets null there,
     /// because the secret is told once and kept nowhere.
     ///
     /// # Errors
     ///
     /// As [`Change::finish`].
-    pub async fn finish_secret(self, answer: Answer, field: &str) -> Result<Answer, Problem> {
-        self.end(answer, Some(field)).await
+    pub async fn finish_secret(self, answer: Answer, fields: &[&str]) -> Result<Answer, Problem> {
+        self.end(answer, fields).await
     }
 
-    async fn end(mut self, answer: Answer, secret: Option<&str>) -> Result<Answer, Problem> {
+    async fn end(mut self, answer: Answer, secrets: &[&str]) -> Result<Answer, Problem> {
         if let Some(key) = &self.key {
-            idempotency::keep(&mut self.tx, self.agent, key, &answer.kept(secret)).await?;
+            idempotency::keep(&mut self.tx, self.agent, key, &answer.kept(secrets)).await?;
         }
         self.tx.commit().await.map_err(StoreError::while_trying("commit a change"))?;
         Ok(answer)

@@ -42,6 +42,7 @@ fn is_fine(given: &str) -> bool {
 pub async fn frame(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     let request_id = request_id(&request, &api);
     let method = request.method().clone();
+    // The path alone goes into logs and problems: a query may hold a feed token.
     let path = request.uri().path().to_owned();
     let route = request
         .extensions()

@@ -29,6 +29,7 @@ use crate::state::Api;
     tags(
         (name = "tasks", description = "What agents declare"),
         (name = "schedules", description = "What a schedule would do"),
+        (name = "calendars", description = "Dates on which schedules rest; planned runs for calendar programs"),
         (name = "pipelines", description = "Whether a payload would be accepted"),
         (name = "runs", description = "What was, is and will be done"),
         (name = "events", description = "Named messages"),
@@ -71,13 +72,14 @@ fn name_operations(description: &mut utoipa::openapi::OpenApi) {
             .filter(|word| !word.is_empty())
             .map(|word| match word.strip_prefix('{').and_then(|word| word.strip_suffix('}')) {
                 Some(parameter) => format!("by_{parameter}"),
-                None => word.replace(['.', '-'], "_"),
+                None => word.replace(['.', '-'], "_").replace(['{', '}'], ""),
             })
             .collect();
         let words = if words.is_empty() { "root".to_owned() } else { words.join("_") };
         for (method, operation) in [
             ("get", &mut item.get),
             ("post", &mut item.post),
+            ("put", &mut item.put),
             ("patch", &mut item.patch),
             ("delete", &mut item.delete),
         ] {
@@ -168,8 +170,8 @@ pub struct TaskFields {
     /// No more than so many occurrences.
     #[schema(minimum = 1)]
     max_fires: Option<u32>,
-    /// Local dates, or ranges of them, without occurrences.
-    #[schema(required = false, example = json!(["2026-12-25", "2026-12-30/2027-01-02"]))]
+    /// Local dates, ranges of them, and calendars, without occurrences.
+    #[schema(required = false, example = json!(["2026-12-25", "2026-12-30/2027-01-02", "calendar:de-holidays"]))]
     exclude: Vec<String>,
     /// Overlap, absence, clock changes.
     #[schema(required = false)]
@@ -222,7 +224,7 @@ pub struct PreviewFields {
     ends_at: Option<DateTime<Utc>>,
     /// No more than so many occurrences.
     max_fires: Option<u32>,
-    /// Local dates, or ranges of them, without occurrences.
+    /// Local dates, ranges of them, and calendars, without occurrences.
     #[schema(required = false)]
     exclude: Vec<String>,
     /// Clock changes and jitter.

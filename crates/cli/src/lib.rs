@@ -9,6 +9,7 @@
 
 mod agent;
 mod apply;
+mod calendar;
 pub mod client;
 mod completions;
 mod dev;
@@ -66,6 +67,9 @@ enum Verb {
     /// Schedules: when something would happen.
     #[command(subcommand)]
     Schedule(schedule::Verb),
+    /// Calendars: days on which tasks rest, and planned runs in a calendar program.
+    #[command(subcommand)]
+    Calendar(calendar::Verb),
     /// Tools: what steps can use.
     #[command(subcommand)]
     Tool(tool::Verb),
@@ -114,6 +118,7 @@ fn perform(cli: Cli, env: Env) -> Result<ExitCode, Failure> {
         Verb::Run(verb) => runtime.block_on(run::run(verb, &open()?)),
         Verb::Event(verb) => runtime.block_on(event::run(verb, &open()?)),
         Verb::Schedule(verb) => runtime.block_on(schedule::run(verb, &env, format)),
+        Verb::Calendar(verb) => runtime.block_on(calendar::run(verb, &open()?)),
         Verb::Tool(verb) => runtime.block_on(tool::run(verb, &open()?)),
         Verb::Agent(verb) => runtime.block_on(agent::run(verb, &open()?, &env)),
         Verb::Doctor(args) => runtime.block_on(doctor::run(&args, &open()?, &env)),

@@ -55,6 +55,14 @@ id! {
     RunId
 }
 id! {
+    /// One calendar of an agent: dates on which schedules rest.
+    CalendarId
+}
+id! {
+    /// One token that reads an agent's planned runs.
+    FeedTokenId
+}
+id! {
     /// A named message from outside or from a run.
     EventId
 }

@@ -10,6 +10,7 @@ pub mod backfill;
 pub mod clock;
 pub mod config;
 pub mod explain;
+pub mod feed;
 pub mod id;
 pub mod metrics;
 pub mod pipeline;

@@ -179,8 +179,8 @@ pub struct TaskSpec {
     /// No more than so many occurrences.
     #[serde(default)]
     pub max_fires: Option<u32>,
-    /// Local dates (`2026-12-25`) or date ranges (`2026-12-24/2026-12-26`, both included) without
-    /// occurrences.
+    /// Local dates (`2026-12-25`), date ranges (`2026-12-24/2026-12-26`, both included) and calendars
+    /// of the owner (`calendar:de-holidays`) without occurrences.
     #[serde(default)]
     pub exclude: Vec<String>,
     /// Overlap, absence, clock changes.
@@ -358,7 +358,7 @@ impl TaskSpec {
     }
 }
 
-fn is_slug(name: &str) -> bool {
+pub(crate) fn is_slug(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     name.len() <= NAME_MAX
         && name.starts_with(plain)

@@ -14,11 +14,13 @@ use lru::LruCache;
 use orchestrator_boot::{Context, Outage};
 use orchestrator_engine::id::{self, RunId, TaskId};
 use orchestrator_engine::schedule::{Schedule, ScheduleSpec};
+use orchestrator_engine::store::calendar::{self, CalendarCache};
 use orchestrator_engine::store::fire::{self, Decided, Decision, DueTask};
 use orchestrator_engine::store::queue::Canceled;
 use orchestrator_engine::store::{StoreError, fire::Disposition};
 use orchestrator_engine::streams::{Lifecycle, SCHEDULE};
 use orchestrator_engine::task::TaskSpec;
+use sqlx::PgConnection;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -60,7 +62,9 @@ pub async fn run(ctx: Context, held: Arc<Notify>, stop: CancellationToken) {
 /// What the loop keeps between its turns.
 pub struct Firing {
     ctx: Context,
-    plans: LruCache<(TaskId, i32), Arc<Plan>>,
+    /// By task, revision, and how often calendars that it names were replaced.
+    plans: LruCache<(TaskId, i32, i32), Arc<Plan>>,
+    calendars: CalendarCache,
     /// Runs were made that wait for their turn, or for the run before them.
     held: bool,
 }
@@ -69,7 +73,12 @@ impl Firing {
     /// A loop that has seen nothing yet.
     #[must_use]
     pub fn new(ctx: Context) -> Self {
-        Self { ctx, plans: LruCache::new(PLANS_KEPT), held: false }
+        Self {
+            ctx,
+            plans: LruCache::new(PLANS_KEPT),
+            calendars: CalendarCache::default(),
+            held: false,
+        }
     }
 
     /// How long to sleep when the next task is due at `next`.
@@ -117,7 +126,7 @@ impl Firing {
         let mut decisions = Vec::with_capacity(count);
         let mut kinds = Vec::new();
         for task in &due {
-            match self.plan(task) {
+            match self.plan(&mut tx, task).await? {
                 Ok(plan) => {
                     let decision =
                         decide(task, &plan, started_at, || RunId::new(started_at, &mut id::rng()));
@@ -149,20 +158,33 @@ impl Firing {
         Ok(more)
     }
 
-    fn plan(&mut self, task: &DueTask) -> Result<Arc<Plan>, String> {
-        let key = (task.id, task.revision);
+    /// The task's plan; inside, why there is none.
+    async fn plan(
+        &mut self,
+        conn: &mut PgConnection,
+        task: &DueTask,
+    ) -> Result<Result<Arc<Plan>, String>, StoreError> {
+        let key = (task.id, task.revision, task.calendar_epoch);
         if let Some(plan) = self.plans.get(&key) {
-            return Ok(Arc::clone(plan));
+            return Ok(Ok(Arc::clone(plan)));
         }
-        let spec: TaskSpec =
-            serde_json::from_value(task.spec.clone()).map_err(|error| error.to_string())?;
-        let schedule =
-            Schedule::compile(&ScheduleSpec::from(&spec), task.created_at).map_err(|problems| {
-                problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-            })?;
-        let plan = Arc::new(Plan { spec, schedule });
-        self.plans.put(key, Arc::clone(&plan));
-        Ok(plan)
+        let spec: TaskSpec = match serde_json::from_value(task.spec.clone()) {
+            Ok(spec) => spec,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        let declared = ScheduleSpec::from(&spec);
+        let calendars =
+            calendar::of_schedule(conn, task.agent_id, &declared, &mut self.calendars).await?;
+        Ok(match Schedule::compile_with(&declared, task.created_at, &calendars) {
+            Ok(schedule) => {
+                let plan = Arc::new(Plan { spec, schedule });
+                self.plans.put(key, Arc::clone(&plan));
+                Ok(plan)
+            }
+            Err(problems) => {
+                Err(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+            }
+        })
     }
 
     fn measure(&self, counted: &[Counted], batch: usize) {

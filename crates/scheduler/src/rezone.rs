@@ -5,9 +5,10 @@ use chrono::{DateTime, Utc};
 use orchestrator_engine::id::TaskId;
 use orchestrator_engine::schedule::{Schedule, ScheduleSpec, ZONE_DATA};
 use orchestrator_engine::store::StoreError;
+use orchestrator_engine::store::calendar::{self, CalendarCache};
 use orchestrator_engine::store::zones::{self, Timed};
 use orchestrator_engine::task::TaskSpec;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 
 /// How many tasks are looked at at once.
 const PAGE: i64 = 500;
@@ -59,12 +60,13 @@ pub async fn moves(pool: &PgPool, carry_out: bool) -> Result<Vec<Move>, StoreErr
     let mut conn = pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
     let mut found = Vec::new();
     let mut after = None;
+    let mut calendars = CalendarCache::default();
     loop {
         let page = zones::page(&mut conn, after, PAGE).await?;
         let Some(last) = page.last() else { return Ok(found) };
         after = Some(last.id);
         for task in page {
-            let Change::To(to) = change(&task) else { continue };
+            let Change::To(to) = change(&mut conn, &task, &mut calendars).await? else { continue };
             if carry_out {
                 // Without a time left the scheduler, looking now, completes it.
                 zones::move_fire(&mut conn, &task, to.unwrap_or(task.cursor_at)).await?;
@@ -82,10 +84,19 @@ enum Change {
 }
 
 /// Looks at the task's schedule. One that cannot be followed is left to firing.
-fn change(task: &Timed) -> Change {
-    let spec = serde_json::from_value::<TaskSpec>(task.spec.clone());
-    let schedule = spec.map(|spec| Schedule::compile(&ScheduleSpec::from(&spec), task.created_at));
-    let Ok(Ok(schedule)) = schedule else { return Change::No };
+async fn change(
+    conn: &mut PgConnection,
+    task: &Timed,
+    cache: &mut CalendarCache,
+) -> Result<Change, StoreError> {
+    let Ok(spec) = serde_json::from_value::<TaskSpec>(task.spec.clone()) else {
+        return Ok(Change::No);
+    };
+    let spec = ScheduleSpec::from(&spec);
+    let calendars = calendar::of_schedule(conn, task.agent_id, &spec, cache).await?;
+    let Ok(schedule) = Schedule::compile_with(&spec, task.created_at, &calendars) else {
+        return Ok(Change::No);
+    };
     // The scheduler looks at times that do not fire as well, a task just made is stored with one that
     // does: either is right.
     let nexts = [schedule.next_fire_after(task.cursor_at), schedule.next_after(task.cursor_at)];
@@ -94,5 +105,6 @@ fn change(task: &Timed) -> Change {
             (Some(next), Some(until)) => Some(next.max(until)),
             (next, _) => next,
         });
-    if nexts.contains(&Some(task.next_fire_at)) { Change::No } else { Change::To(nexts[0]) }
+    let same = nexts.contains(&Some(task.next_fire_at));
+    Ok(if same { Change::No } else { Change::To(nexts[0]) })
 }

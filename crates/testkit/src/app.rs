@@ -314,9 +314,10 @@ impl TestApp {
 }
 
 fn next_fire_at(spec: &TaskSpec, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    use orchestrator_engine::schedule::calendar::Calendars;
     use orchestrator_engine::schedule::{Schedule, ScheduleSpec};
-    let schedule =
-        Schedule::compile(&ScheduleSpec::from(spec), now).expect("the schedule is right");
+    let schedule = Schedule::compile_with(&ScheduleSpec::from(spec), now, &Calendars::any())
+        .expect("the schedule is right");
     schedule.next_after(now).map(|nominal| nominal.at)
 }
 

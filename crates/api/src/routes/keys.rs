@@ -104,7 +104,7 @@ async fn create(
     let location = format!("/agents/{}/keys/{}", owner.id, made.row.id);
     let body = CreatedKey { row: made.row.into(), key: made.secret };
     let answer = Answer::new(StatusCode::CREATED, &body)?.location(location);
-    change.finish_secret(answer, "key").await
+    change.finish_secret(answer, &["key"]).await
 }
 
 /// Refuse a key from now on, and every token made from it.

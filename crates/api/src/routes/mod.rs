@@ -7,7 +7,9 @@
 pub mod admin;
 pub mod agents;
 pub mod audit;
+pub mod calendars;
 pub mod events;
+pub mod feed;
 pub mod health;
 pub mod keys;
 pub mod me;
@@ -30,6 +32,8 @@ pub fn private() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
         .merge(tasks::router())
         .merge(schedules::router())
+        .merge(calendars::router())
+        .merge(feed::router())
         .merge(pipelines::router())
         .merge(runs::router())
         .merge(events::router())

@@ -4,7 +4,9 @@ use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
 use orchestrator_engine::problem::Problem as Entry;
+use orchestrator_engine::schedule::calendar::Calendars;
 use orchestrator_engine::schedule::{Schedule, ScheduleSpec};
+use orchestrator_engine::store::calendar::{self, CalendarCache};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa_axum::router::OpenApiRouter;
@@ -57,7 +59,7 @@ pub struct Fire {
 )]
 async fn preview(
     State(api): State<Api>,
-    _: Caller<Known>,
+    caller: Caller<Known>,
     sent: Sent<Map<String, Value>>,
 ) -> Result<Json<Preview>, Problem> {
     let now = api.clock.now();
@@ -71,15 +73,32 @@ async fn preview(
     let readable = mistakes.is_empty();
     problems.extend(mistakes);
     let schedule = match spec {
-        Some(spec) if readable => Schedule::compile(&spec, now).map_err(|found| {
-            problems.extend(found);
-        }),
+        Some(spec) if readable => {
+            let calendars = calendars(&api, &caller, &spec).await?;
+            Schedule::compile_with(&spec, now, &calendars).map_err(|found| {
+                problems.extend(found);
+            })
+        }
         _ => Err(()),
     };
     match schedule {
         Ok(schedule) if problems.is_empty() => Ok(Json(show(&schedule, from, count).await?)),
         _ => Err(Problem::invalid(problems)),
     }
+}
+
+/// The caller's calendars that the schedule names.
+async fn calendars(
+    api: &Api,
+    caller: &Caller<Known>,
+    spec: &ScheduleSpec,
+) -> Result<Calendars, Problem> {
+    if spec.calendars().is_empty() {
+        return Ok(Calendars::default());
+    }
+    let mut conn = api.conn().await?;
+    let mut cache = CalendarCache::default();
+    Ok(calendar::of_schedule(&mut conn, caller.agent.id, spec, &mut cache).await?)
 }
 
 fn take_count(declared: &mut Map<String, Value>, problems: &mut Vec<Entry>) -> u64 {

@@ -4,7 +4,9 @@
 
 mod agents;
 mod bad_requests;
+mod calendars;
 mod changes;
+mod feeds;
 mod harness;
 mod limits;
 mod pages;

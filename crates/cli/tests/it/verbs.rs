@@ -1,5 +1,6 @@
 //! Verbs against a whole system: API, scheduler, worker and its built-in tools.
 
+use orchestrator_engine::clock::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 
 use crate::system::{ADMIN_KEY, Place, Said, System, is_private, words};
@@ -290,4 +291,56 @@ async fn doctor_finds_nothing_wrong_with_a_system_that_is_up() {
         ADMIN_KEY
     );
     system.servers.pool.close().await;
+}
+
+/// A file becomes a calendar, a task rests on it, and its planned runs are read from a feed's URL.
+#[tokio::test]
+async fn a_calendar_is_put_from_a_file_and_a_feed_is_a_url() {
+    let system = System::start().await;
+    let place = &system.place;
+    let today = SystemClock.now().date_naive();
+    let event = format!(
+        "BEGIN:VEVENT\nSUMMARY:Fest\nDTSTART;VALUE=DATE:{}\nEND:VEVENT",
+        today.format("%Y%m%d")
+    );
+    place.file("fest.ics", &format!("BEGIN:VCALENDAR\n{event}\nEND:VCALENDAR\n"));
+    place.file(
+        "broken.ics",
+        "BEGIN:VCALENDAR\nBEGIN:VEVENT\nDTSTART:x\nEND:VEVENT\nEND:VCALENDAR\n",
+    );
+    place.file(
+        "all.yaml",
+        &TASKS
+            .split("---")
+            .next()
+            .unwrap()
+            .replace("payload:", "exclude: [\"calendar:fest\"]\npayload:"),
+    );
+
+    let broken = place.call(&["calendar", "put", "fest", "broken.ics"]).refused(1);
+    let put = place.call(&["calendar", "put", "fest", "fest.ics"]).expect(0);
+    place.call(&["apply", "-f", "all.yaml"]).expect(0);
+    let list = place.call(&["calendar", "list"]).expect(0);
+    let dates = place.call(&["calendar", "dates", "fest"]).expect(0);
+    let near = place.call(&["calendar", "show", "fesd"]).refused(1);
+    let used = place.call(&["calendar", "delete", "fest"]).refused(1);
+    let url = place.call(&["calendar", "feed", "create"]).expect(0);
+    orchestrator_boot::install_crypto();
+    let feed = reqwest::get(url.trim()).await.unwrap().text().await.unwrap();
+    let tokens = place.call(&["calendar", "feed", "list", "-o", "json"]).json();
+    let id = tokens["items"][0]["id"].as_str().unwrap();
+    place.call(&["calendar", "feed", "revoke", id]).expect(0);
+    let closed = reqwest::get(url.trim()).await.unwrap().status();
+
+    assert!(broken.contains("line 3: DTSTART: \"x\" is no date"), "{broken}");
+    assert!(words(&put).contains(&vec!["dates", "1"]), "{put}");
+    assert_eq!(words(&list)[1][..5], ["fest", "1", &today.to_string(), &today.to_string(), "1"]);
+    assert_eq!(words(&dates)[1][2], "Fest");
+    assert!(near.contains("did you mean fest?"), "{near}");
+    assert!(used.contains("in exclude: greeting"), "{used}");
+    assert!(
+        feed.starts_with("BEGIN:VCALENDAR\r\n") && feed.contains("SUMMARY:Greeting\r\n"),
+        "{feed}"
+    );
+    assert_eq!(closed, 401);
 }

@@ -3,6 +3,7 @@
 
 use chrono::{DateTime, Datelike, NaiveDateTime, NaiveTime, Utc};
 
+use super::calendar::Calendars;
 use super::exclude::Excluded;
 use super::interval::{self, Interval};
 use super::rule::{DayRule, LAST_YEAR};
@@ -28,7 +29,18 @@ struct Plan {
 }
 
 impl Schedule {
-    /// Checks `spec` and makes a schedule of it.
+    /// Checks `spec`, which names no calendars, and makes a schedule of it: see
+    /// [`Schedule::compile_with`].
+    ///
+    /// # Errors
+    ///
+    /// As there; a calendar that it names nevertheless is one that does not exist.
+    pub fn compile(spec: &ScheduleSpec, created_at: DateTime<Utc>) -> Result<Self, Vec<Problem>> {
+        Self::compile_with(spec, created_at, &Calendars::default())
+    }
+
+    /// Checks `spec` and makes a schedule of it. `calendars` are those of the task's owner, at least
+    /// the ones that [`ScheduleSpec::calendars`] names.
     ///
     /// `created_at` is when the task was made, as stored: where neither `starts_at` nor the rule
     /// itself says so, it is DTSTART and the phase of an interval, at whole seconds. The answer does
@@ -42,13 +54,17 @@ impl Schedule {
     ///
     /// Everything that is wrong, with pointers as in a task: `/schedule_expr`, `/timezone`,
     /// `/exclude/3`, `/starts_at`, `/ends_at`, `/schedule_kind`.
-    pub fn compile(spec: &ScheduleSpec, created_at: DateTime<Utc>) -> Result<Self, Vec<Problem>> {
+    pub fn compile_with(
+        spec: &ScheduleSpec,
+        created_at: DateTime<Utc>,
+        calendars: &Calendars,
+    ) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let zone = Zone::named(&spec.timezone).unwrap_or_else(|said| {
             problems.push(Problem::new("/timezone", said));
             Zone(chrono_tz::Tz::UTC)
         });
-        let excluded = Excluded::read(&spec.exclude, &mut problems);
+        let excluded = Excluded::read(&spec.exclude, calendars, &mut problems);
         for (pointer, bound) in [("/starts_at", spec.starts_at), ("/ends_at", spec.ends_at)] {
             if bound.is_some_and(|at| !(1..=LAST_YEAR).contains(&at.year())) {
                 problems.push(Problem::new(pointer, "must be in the years 1 to 9999"));
@@ -77,7 +93,7 @@ impl Schedule {
         if !problems.is_empty() {
             return Err(problems);
         }
-        schedule.summary = summary::whole(spec, &plan.words, schedule.excluded.ranges());
+        schedule.summary = summary::whole(spec, &plan.words, &schedule.excluded);
         Ok(schedule)
     }
 
@@ -90,7 +106,7 @@ impl Schedule {
         }
         let until = std::mem::replace(&mut self.until, LAST_SECOND);
         let excluded = std::mem::take(&mut self.excluded);
-        let plain = until == LAST_SECOND && excluded.ranges().is_empty();
+        let plain = until == LAST_SECOND && excluded.is_empty();
         let problem = if plain || self.next_fire(begin, |_| ()).is_none() {
             let bound = if self.from == i64::MIN { "" } else { " at or after starts_at" };
             Problem::new(EXPR, format!("this never fires{bound}: no date and time fit it"))

@@ -12,6 +12,7 @@
 //! time does not exist, is still a [`Nominal`]: the ledger of occurrences tells what became of it.
 
 mod around;
+pub mod calendar;
 mod compile;
 mod cron;
 mod cron_text;
@@ -30,6 +31,8 @@ mod times;
 mod topic;
 mod wall;
 mod zone;
+
+use std::collections::BTreeSet;
 
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -72,12 +75,20 @@ pub struct ScheduleSpec {
     /// No more than so many fires.
     #[serde(default)]
     pub max_fires: Option<u32>,
-    /// Local dates and date ranges without fires.
+    /// Local dates, date ranges and calendars (`calendar:NAME`) without fires.
     #[serde(default)]
     pub exclude: Vec<String>,
     /// Clock changes and jitter.
     #[serde(default)]
     pub policy: Policy,
+}
+
+impl ScheduleSpec {
+    /// The names of the calendars in `exclude`, each once.
+    #[must_use]
+    pub fn calendars(&self) -> BTreeSet<&str> {
+        self.exclude.iter().filter_map(|entry| calendar::named_in(entry)).collect()
+    }
 }
 
 fn utc() -> String {
@@ -122,7 +133,7 @@ pub enum NominalKind {
     Fire,
     /// It was excluded; the ledger says `skipped_excluded`.
     Excluded {
-        /// By what: "2026-12-25 is in exclude".
+        /// By what: "2026-12-25 is in exclude", "2026-12-25 is in calendar de-holidays (Weihnachten)".
         reason: String,
     },
     /// A clock change leaves it out and the policy says so; the ledger says `skipped_dst`.
@@ -276,7 +287,7 @@ impl Schedule {
             .into_iter()
             .find(|&date| self.excluded.until(date).is_some());
         if let Some(date) = date {
-            nominal.kind = NominalKind::Excluded { reason: format!("{date} is in exclude") };
+            nominal.kind = NominalKind::Excluded { reason: self.excluded.reason(date) };
         } else if self.exdates.iter().any(|exdate| match exdate {
             Stamp::Date(date) => *date == nominal.local.date(),
             Stamp::Local(local) => *local == nominal.local,

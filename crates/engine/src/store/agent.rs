@@ -19,6 +19,8 @@ use crate::id::{AgentId, KeyId};
 pub const KEY_PREFIX: &str = "orc_";
 /// How every access token begins.
 pub const TOKEN_PREFIX: &str = "oat_";
+/// How every feed token begins.
+pub const FEED_PREFIX: &str = "ofd_";
 /// The name of the agent that [`ensure_admin`] makes.
 pub const ADMIN: &str = "admin";
 /// The longest name of an agent, in bytes.
@@ -75,17 +77,17 @@ pub struct Caller {
 }
 
 /// A new secret that begins with `prefix`.
-fn secret(prefix: &str, rng: &mut impl rand::Rng) -> String {
+pub(super) fn secret(prefix: &str, rng: &mut impl rand::Rng) -> String {
     let mut bits = [0; 32];
     rng.fill_bytes(&mut bits);
     format!("{prefix}{}", base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(bits))
 }
 
-fn hash(secret: &str) -> Vec<u8> {
+pub(super) fn hash(secret: &str) -> Vec<u8> {
     Sha256::digest(secret.as_bytes()).to_vec()
 }
 
-fn hint(secret: &str) -> String {
+pub(super) fn hint(secret: &str) -> String {
     secret.chars().take(KEY_PREFIX.len() + 4).collect()
 }
 

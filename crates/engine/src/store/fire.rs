@@ -47,6 +47,8 @@ pub struct DueTask {
     pub revision: i32,
     /// What it declares ([`crate::task::TaskSpec`]).
     pub spec: Value,
+    /// Counts the replacements of calendars that it names.
+    pub calendar_epoch: i32,
     /// The start of its rule where it names none.
     pub created_at: DateTime<Utc>,
     /// Every nominal time up to here has its disposition.
@@ -121,7 +123,7 @@ pub async fn claim_due(
         DueTask,
         r#"
         select t.id as "id: TaskId", t.agent_id as "agent_id: AgentId", t.revision, r.spec,
-            t.created_at, t.cursor_at, t.snoozed_until, t.resumed_at, t.fires,
+            t.calendar_epoch, t.created_at, t.cursor_at, t.snoozed_until, t.resumed_at, t.fires,
             on_now.in_flight as "in_flight!", on_now.waiting as "waiting!"
         from task t
         join task_revision r on r.task_id = t.id and r.revision = t.revision

@@ -5,8 +5,10 @@
 
 pub mod agent;
 pub mod audit;
+pub mod calendar;
 pub mod event;
 pub mod execution;
+pub mod feed;
 pub mod fire;
 pub mod idempotency;
 pub mod invariant;

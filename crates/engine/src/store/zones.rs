@@ -5,7 +5,7 @@ use serde_json::Value;
 use sqlx::PgConnection;
 
 use super::StoreError;
-use crate::id::TaskId;
+use crate::id::{AgentId, TaskId};
 
 /// The lock under which one process looks at every schedule (a number of our own).
 const LOCK: i64 = 0x6f72_635f_7a6f_6e65;
@@ -15,6 +15,8 @@ const LOCK: i64 = 0x6f72_635f_7a6f_6e65;
 pub struct Timed {
     /// The task.
     pub id: TaskId,
+    /// Who owns it.
+    pub agent_id: AgentId,
     /// Its name or title.
     pub name: String,
     /// What the revision in force declares.
@@ -85,7 +87,7 @@ pub async fn page(
     sqlx::query_as!(
         Timed,
         r#"
-        select t.id as "id: TaskId", coalesce(t.name, t.title) as "name!", r.spec, t.created_at,
+        select t.id as "id: TaskId", t.agent_id as "agent_id: AgentId", coalesce(t.name, t.title) as "name!", r.spec, t.created_at,
                t.cursor_at, t.snoozed_until, t.next_fire_at as "next_fire_at!"
         from task t
         join task_revision r on r.task_id = t.id and r.revision = t.revision

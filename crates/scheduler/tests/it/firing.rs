@@ -96,3 +96,85 @@ async fn a_task_whose_schedule_cannot_be_followed_is_paused_and_harms_no_other()
 
     assert!(app.clock.now() > NOW.parse::<chrono::DateTime<chrono::Utc>>().unwrap());
 }
+
+async fn put_calendar(app: &TestApp, date: &str) {
+    use orchestrator_engine::schedule::calendar::{Calendar, Reading};
+    let date = (date.parse().unwrap(), "Fest".to_owned());
+    let read = Reading { events: 1, calendar: Calendar::new([date]) };
+    let mut tx = app.servers.pool.begin().await.unwrap();
+    let now = app.clock.now();
+    orchestrator_engine::store::calendar::put(&mut tx, app.agent, "fest", "", &read, None, now)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+}
+
+/// The scheduler has the schedule ready, with 2 March excluded, when the calendar is replaced by one
+/// with 4 March; what happened on 2 March stays.
+#[tokio::test]
+async fn a_replaced_calendar_takes_effect_at_the_next_time() {
+    let app = TestApp::at(NOW).await;
+    put_calendar(&app, "2026-03-02").await;
+    let mut declared = echo("cron", "30 9 * * *");
+    declared["exclude"] = json!(["calendar:fest"]);
+    declared["policy"] = json!({"overlap": "allow"});
+    app.add_task(declared).await;
+    let mut firing = orchestrator_scheduler::fire::Firing::new(
+        app.context(orchestrator_boot::Service::Scheduler),
+    );
+    for day in ["01", "02"] {
+        app.clock.set(format!("2026-03-{day}T09:30:00Z").parse().unwrap());
+        firing.fire_due().await.unwrap();
+    }
+
+    put_calendar(&app, "2026-03-04").await;
+    let next = firing.fire_due().await.unwrap();
+    for day in ["03", "04", "05"] {
+        app.clock.set(format!("2026-03-{day}T09:30:00Z").parse().unwrap());
+        firing.fire_due().await.unwrap();
+    }
+
+    assert_eq!(next.unwrap().to_rfc3339(), "2026-03-03T09:30:00+00:00");
+    let ledger: Vec<String> = sqlx::query_scalar(
+        "select to_char(nominal_at, 'DD') || ' ' || disposition || coalesce(' ' || reason, '')
+         from occurrence order by nominal_at",
+    )
+    .fetch_all(&app.servers.pool)
+    .await
+    .unwrap();
+    assert_eq!(
+        ledger,
+        [
+            "01 fired",
+            "02 skipped_excluded 2026-03-02 is in calendar fest (Fest)",
+            "03 fired",
+            "04 skipped_excluded 2026-03-04 is in calendar fest (Fest)",
+            "05 fired",
+        ]
+    );
+    app.check_invariants().await;
+}
+
+#[tokio::test]
+async fn a_task_whose_every_time_a_replaced_calendar_excludes_is_paused_with_the_reason() {
+    let app = TestApp::at(NOW).await;
+    put_calendar(&app, "2026-03-02").await;
+    let mut declared = echo("once", "2026-03-04T09:30:00Z");
+    declared["exclude"] = json!(["calendar:fest"]);
+    app.add_task(declared).await;
+    let mut firing = orchestrator_scheduler::fire::Firing::new(
+        app.context(orchestrator_boot::Service::Scheduler),
+    );
+
+    put_calendar(&app, "2026-03-04").await;
+    firing.fire_due().await.unwrap();
+
+    let (status, reason): (String, String) =
+        sqlx::query_as("select status, pause_reason from task")
+            .fetch_one(&app.servers.pool)
+            .await
+            .unwrap();
+    assert_eq!(status, "paused");
+    assert!(reason.contains("every time of the schedule is excluded"), "{reason}");
+    assert_eq!(app.count("select count(*) from due_work").await, 0);
+}

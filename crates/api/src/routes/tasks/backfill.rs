@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use orchestrator_engine::backfill::{self, Fate, Known, Planned};
 use orchestrator_engine::id::{self, RunId};
 use orchestrator_engine::run::Trigger;
-use orchestrator_engine::schedule::{Schedule, ScheduleSpec};
+use orchestrator_engine::schedule::Schedule;
 use orchestrator_engine::store::queue::{self, Held, NewWork};
 use orchestrator_engine::store::task::TaskRow;
 use orchestrator_engine::store::{ledger, task};
@@ -18,7 +18,7 @@ use serde_json::json;
 use sqlx::PgConnection;
 
 use super::wire::{Backfill, Backfilled, BackfilledTime};
-use super::{held, tell};
+use super::{compiled, compiled_as, held, tell};
 use crate::auth::{Caller, RunsWrite};
 use crate::body::Sent;
 use crate::change::{Answer, Begun, Change};
@@ -70,7 +70,7 @@ pub(super) async fn backfill(
             row.spec.schedule_kind
         )));
     }
-    let schedule = compiled(&ScheduleSpec::from(&row.spec), row.created_at)?;
+    let schedule = compiled(change.conn(), &row).await?.map_err(Problem::invalid)?;
     let rows = Rows::read(change.conn(), &row, from, to).await?;
     let known = rows.known();
     let planned = backfill::plan(&schedule, &known, from, to, row.cursor_at)
@@ -101,10 +101,6 @@ pub(super) async fn backfill(
     let answer = change.finish(Answer::new(StatusCode::ACCEPTED, &answer)?).await?;
     tell(&api, "task.backfilled", row.agent_id, row.id).await;
     Ok(answer)
-}
-
-fn compiled(spec: &ScheduleSpec, created_at: DateTime<Utc>) -> Result<Schedule, Problem> {
-    Schedule::compile(spec, created_at).map_err(Problem::invalid)
 }
 
 fn reason(who: &str, before: Option<&str>) -> String {
@@ -173,8 +169,7 @@ impl Rows {
         for (_, revision) in &rows {
             if !schedules.contains_key(revision) {
                 let spec = task::revision_spec(conn, task.id, *revision).await?;
-                let schedule = Schedule::compile(&ScheduleSpec::from(&spec), task.created_at).ok();
-                schedules.insert(*revision, schedule);
+                schedules.insert(*revision, compiled_as(&spec, task.created_at).ok());
             }
         }
         Ok(Self { rows, schedules })

@@ -1,17 +1,24 @@
 //! Whether what a caller declares can be accepted: everything that is wrong with it, at once. A task
 //! that is accepted can run.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use orchestrator_engine::agent::grants;
+use orchestrator_engine::id::AgentId;
 use orchestrator_engine::pipeline::Pipeline;
 use orchestrator_engine::problem::Problem as Entry;
+use orchestrator_engine::schedule::calendar::{self, Calendars};
 use orchestrator_engine::schedule::{Schedule, ScheduleSpec};
+use orchestrator_engine::store;
 use orchestrator_engine::store::task::Timing;
 use orchestrator_engine::task::{Policy, ScheduleKind, TaskSpec};
 use orchestrator_engine::tool::Catalogue;
 use serde_json::{Value, json};
+use sqlx::PgConnection;
 
 use super::wire::OF_THE_SERVER;
+use crate::problem::Problem;
 use crate::read;
 
 /// The fields that make up a schedule.
@@ -32,6 +39,8 @@ pub struct Against<'a> {
     pub catalogue: &'a Catalogue,
     /// What the owner may do.
     pub scopes: &'a [String],
+    /// The calendars that it may name in `exclude`.
+    pub calendars: &'a Calendars,
     /// When the task was, or is, made.
     pub created_at: DateTime<Utc>,
     /// The present.
@@ -87,6 +96,23 @@ pub fn check(mut declared: Value, against: &Against<'_>) -> Result<Checked, Vec<
     if problems.is_empty() { Ok(Checked { spec, timing }) } else { Err(problems) }
 }
 
+/// The calendars of `owner` that a declaration names, held until the transaction ends.
+///
+/// # Errors
+///
+/// 503 without a database.
+pub async fn calendars(
+    conn: &mut PgConnection,
+    owner: AgentId,
+    declared: &Value,
+) -> Result<Calendars, Problem> {
+    let entries = declared.get("exclude").and_then(Value::as_array).into_iter().flatten();
+    let names: BTreeSet<_> =
+        entries.filter_map(Value::as_str).filter_map(calendar::named_in).collect();
+    let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
+    Ok(store::calendar::take(conn, owner, &names).await?)
+}
+
 /// Adds what has not been said of the same place.
 fn add_new(problems: &mut Vec<Entry>, found: Vec<Entry>) {
     for entry in found {
@@ -119,7 +145,7 @@ fn schedule(spec: &TaskSpec, against: &Against<'_>) -> Result<Option<Timing>, Ve
     if against.in_force.is_some_and(|in_force| times(in_force) == times(spec)) {
         return Ok(None);
     }
-    let schedule = Schedule::compile(&declared, against.created_at)?;
+    let schedule = Schedule::compile_with(&declared, against.created_at, against.calendars)?;
     let next = schedule.next_fire_after(against.now);
     let is_timed = matches!(
         spec.schedule_kind,

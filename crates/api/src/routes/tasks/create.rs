@@ -45,15 +45,18 @@ pub(super) async fn create(
     declared.entry("timezone").or_insert_with(|| json!(api.options.default_timezone.name()));
     let scopes = scopes_of(change.conn(), &caller.agent, owner).await?;
     let catalogue = tool_catalogue::catalogue(change.conn()).await?;
+    let declared = Value::Object(declared);
+    let calendars = check::calendars(change.conn(), owner, &declared).await?;
     let against = Against {
         catalogue: &catalogue,
         scopes: &scopes,
+        calendars: &calendars,
         created_at: now,
         now,
         fires: 0,
         in_force: None,
     };
-    let checked = check::check(Value::Object(declared), &against).map_err(Problem::invalid)?;
+    let checked = check::check(declared, &against).map_err(Problem::invalid)?;
 
     let id = TaskId::new(now, &mut id::rng());
     let timing = checked.timing.unwrap_or(Timing { cursor_at: now, next_fire_at: None });

@@ -4,12 +4,13 @@ use axum::Json;
 use axum::extract::{Path, State};
 use chrono::{DateTime, NaiveDateTime, Utc};
 use orchestrator_engine::explain::{self, Facts};
-use orchestrator_engine::schedule::{Schedule, ScheduleSpec};
+use orchestrator_engine::schedule::Schedule;
 use orchestrator_engine::store::task::TaskRow;
 use orchestrator_engine::store::{StoreError, ledger, run, task};
-use orchestrator_engine::task::{ScheduleKind, TaskSpec};
+use orchestrator_engine::task::ScheduleKind;
 
 use super::wire::{Explained, Occurrence};
+use super::{compiled, compiled_as};
 use crate::auth::{Caller, TasksRead};
 use crate::page::Query;
 use crate::problem::{Problem, ProblemDocument};
@@ -56,7 +57,7 @@ pub(super) async fn explain(
             row.spec.schedule_kind
         )));
     }
-    let current = compiled(&row.spec, &row)?;
+    let current = compiled(&mut conn, &row).await?.map_err(Problem::invalid)?;
     let (at, moved) = match asked {
         Asked::Instant(at) => (at, None),
         Asked::Local(local) => current.instant_of(local),
@@ -70,7 +71,8 @@ pub(super) async fn explain(
     let schedule = if revision == row.revision {
         current
     } else {
-        compiled(&task::revision_spec(&mut conn, id, revision).await?, &row)?
+        let spec = task::revision_spec(&mut conn, id, revision).await?;
+        compiled_as(&spec, row.created_at).map_err(Problem::invalid)?
     };
     let ledger_row = found.map(|(found, _)| found);
     let run = match ledger_row.as_ref().and_then(|found| found.run_id) {
@@ -135,10 +137,6 @@ impl Asked {
             .find_map(|shape| NaiveDateTime::parse_from_str(&text, shape).ok())
             .map(Self::Local)
     }
-}
-
-fn compiled(spec: &TaskSpec, row: &TaskRow) -> Result<Schedule, Problem> {
-    Schedule::compile(&ScheduleSpec::from(spec), row.created_at).map_err(Problem::invalid)
 }
 
 /// How often the task will have fired before `at`, where it may fire only so often.

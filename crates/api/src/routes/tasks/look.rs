@@ -5,15 +5,17 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, TimeDelta, Utc};
-use orchestrator_engine::schedule::{Schedule, ScheduleSpec};
+use orchestrator_engine::schedule::Schedule;
 use orchestrator_engine::store::task::{TaskFilter, TaskRow};
 use orchestrator_engine::store::{StoreError, agent, ledger, task};
 use orchestrator_engine::task::TaskStatus;
 
+use super::compiled;
 use super::wire::{Occurrence, Task, TaskRevision};
 use crate::auth::{Caller, TasksRead};
 use crate::page::{List, Query};
 use crate::problem::{Problem, ProblemDocument};
+use crate::routes::feed;
 use crate::state::Api;
 
 /// How far back and ahead occurrences are shown when nobody says.
@@ -77,7 +79,11 @@ pub(super) async fn show(
     State(api): State<Api>,
     Path(reference): Path<String>,
     caller: Caller<TasksRead>,
+    query: Query,
 ) -> Result<Response, Problem> {
+    if let Some(reference) = feed::task_in(&reference) {
+        return feed::of_task(&api, &caller, reference, query).await;
+    }
     let mut conn = api.conn().await?;
     let id = task::find(&mut conn, &reference, caller.sees()).await?;
     let shown = Task::from(task::get(&mut conn, id).await?);
@@ -129,10 +135,13 @@ pub(super) async fn occurrences(
         stretch.map_or(from, |(row, _)| row.nominal_at) - TimeDelta::microseconds(1)
     };
     let past = ledger::list(&mut conn, id, after, to, page.ask()).await?;
+    let schedule = compiled(&mut conn, &row).await?;
     drop(conn);
     let mut items: Vec<Occurrence> = past.into_iter().map(Occurrence::from).collect();
     let missing = usize::try_from(page.ask()).unwrap_or(0).saturating_sub(items.len());
-    items.extend(planned(&row, after, to, missing));
+    if let Ok(schedule) = schedule {
+        items.extend(planned(&row, &schedule, after, to, missing));
+    }
     let key =
         |item: &Occurrence| item.nominal_at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
     Ok(Json(page.of(items, key, |item| item)))
@@ -141,12 +150,14 @@ pub(super) async fn occurrences(
 /// The next `count` fires of an active task after `after` and before `to`.
 fn planned(
     row: &TaskRow,
+    schedule: &Schedule,
     after: DateTime<Utc>,
     to: DateTime<Utc>,
     count: usize,
 ) -> Vec<Occurrence> {
-    let schedule = Schedule::compile(&ScheduleSpec::from(&row.spec), row.created_at);
-    let (TaskStatus::Active, Ok(schedule)) = (row.status, schedule) else { return Vec::new() };
+    if row.status != TaskStatus::Active {
+        return Vec::new();
+    }
     let begin = after.max(row.cursor_at) + TimeDelta::microseconds(1);
     let fired = u32::try_from(row.fires).unwrap_or(0);
     schedule

@@ -10,11 +10,16 @@ mod passed;
 mod patch;
 mod wire;
 
+use chrono::{DateTime, Utc};
 use orchestrator_engine::agent::Agent;
 use orchestrator_engine::id::{AgentId, TaskId};
+use orchestrator_engine::schedule::calendar::Calendars;
+use orchestrator_engine::schedule::{Schedule, ScheduleSpec};
+use orchestrator_engine::store::calendar::CalendarCache;
 use orchestrator_engine::store::task::TaskRow;
-use orchestrator_engine::store::{StoreError, agent, task};
+use orchestrator_engine::store::{StoreError, agent, calendar, task};
 use orchestrator_engine::streams::Lifecycle;
+use orchestrator_engine::task::TaskSpec;
 use serde_json::{Map, Value};
 use sqlx::PgConnection;
 use utoipa_axum::router::OpenApiRouter;
@@ -98,6 +103,26 @@ async fn scopes_of(
         return Ok(caller.scopes.clone());
     }
     Ok(agent::get(conn, &owner.to_string()).await?.scopes)
+}
+
+/// The schedule in force of the task, with its owner's calendars; inside, why it cannot be followed.
+async fn compiled(
+    conn: &mut PgConnection,
+    row: &TaskRow,
+) -> Result<Result<Schedule, Vec<orchestrator_engine::problem::Problem>>, Problem> {
+    let spec = ScheduleSpec::from(&row.spec);
+    let mut cache = CalendarCache::default();
+    let calendars = calendar::of_schedule(conn, row.agent_id, &spec, &mut cache).await?;
+    Ok(Schedule::compile_with(&spec, row.created_at, &calendars))
+}
+
+/// The schedule of any revision of the task, for asking which times it names: what its calendars leave
+/// out is not looked at, and one of them may be gone.
+fn compiled_as(
+    spec: &TaskSpec,
+    created_at: DateTime<Utc>,
+) -> Result<Schedule, Vec<orchestrator_engine::problem::Problem>> {
+    Schedule::compile_with(&ScheduleSpec::from(spec), created_at, &Calendars::any())
 }
 
 /// Tells whoever watches, after the commit.

@@ -2,13 +2,14 @@
 //! time gets exactly one disposition, these too.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use orchestrator_engine::schedule::{Schedule, ScheduleSpec};
+use orchestrator_engine::schedule::Schedule;
 use orchestrator_engine::store::fire::Disposition;
 use orchestrator_engine::store::ledger::{self, LedgerRow};
 use orchestrator_engine::store::task::{TaskRow, Timing};
 use orchestrator_engine::task::{CatchUp, ScheduleKind, TaskStatus};
 use sqlx::PgConnection;
 
+use super::{compiled, compiled_as};
 use crate::problem::Problem;
 
 /// How many times are counted one by one when a stretch of them is written off.
@@ -27,9 +28,7 @@ pub(super) async fn write_off(
     to: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> Result<(), Problem> {
-    let Ok(schedule) = Schedule::compile(&ScheduleSpec::from(&row.spec), row.created_at) else {
-        return Ok(());
-    };
+    let Ok(schedule) = compiled_as(&row.spec, row.created_at) else { return Ok(()) };
     let next = |after| schedule.next_after(after).map(|nominal| nominal.at).filter(|at| *at <= to);
     let Some(first) = next(row.cursor_at) else { return Ok(()) };
     let (mut last, mut count) = (first, 1);
@@ -74,8 +73,7 @@ pub(super) async fn resume(
     catch_up: CatchUp,
     now: DateTime<Utc>,
 ) -> Result<(Timing, bool), Problem> {
-    let schedule = Schedule::compile(&ScheduleSpec::from(&row.spec), row.created_at)
-        .map_err(Problem::invalid)?;
+    let schedule = compiled(conn, row).await?.map_err(Problem::invalid)?;
     let policy = &row.spec.policy;
     let window = TimeDelta::seconds(i64::from(policy.catch_up_window_seconds));
     let begin = row.cursor_at.max(now - window);

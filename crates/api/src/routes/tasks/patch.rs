@@ -6,13 +6,13 @@ use chrono::{DateTime, Utc};
 use orchestrator_engine::schedule::{Schedule, ScheduleSpec};
 use orchestrator_engine::store::task::TaskRow;
 use orchestrator_engine::store::{task, tool_catalogue};
-use orchestrator_engine::task::{TaskSpec, TaskStatus};
+use orchestrator_engine::task::TaskStatus;
 use serde_json::{Map, Value, json};
 
 use super::check::{self, Against};
 use super::passed::write_off;
 use super::wire::{Moves, TaskPreview};
-use super::{Task, held, scopes_of, take_created_by, tell};
+use super::{Task, compiled, held, scopes_of, take_created_by, tell};
 use crate::auth::{Caller, TasksWrite};
 use crate::body::Sent;
 use crate::change::{Answer, Change};
@@ -65,19 +65,29 @@ pub(super) async fn patch(
     }
     let scopes = scopes_of(change.conn(), &caller.agent, row.agent_id).await?;
     let catalogue = tool_catalogue::catalogue(change.conn()).await?;
+    let declared = merged(&api, &row, patch)?;
+    let calendars = check::calendars(change.conn(), row.agent_id, &declared).await?;
     let against = Against {
         catalogue: &catalogue,
         scopes: &scopes,
+        calendars: &calendars,
         created_at: row.created_at,
         // A clock that was set back must not bring times again that were decided already.
         now: now.max(row.cursor_at),
         fires: row.fires,
         in_force: Some(&row.spec),
     };
-    let checked = check::check(merged(&api, &row, patch)?, &against).map_err(Problem::invalid)?;
+    let checked = check::check(declared, &against).map_err(Problem::invalid)?;
 
     if dry_run {
-        return Answer::new(StatusCode::OK, &would_be(row, checked.spec, now)?);
+        let before = compiled(change.conn(), &row).await?.ok();
+        let after = ScheduleSpec::from(&checked.spec);
+        let after = Schedule::compile_with(&after, row.created_at, &calendars).ok();
+        let fires = Moves::between(&next_fires(before, &row, now), &next_fires(after, &row, now));
+        let changed = changed_fields(&row, &checked.spec)?;
+        let task = Task::from(TaskRow { spec: checked.spec, ..row });
+        let preview = TaskPreview { dry_run, changed, fires, task };
+        return Answer::new(StatusCode::OK, &preview);
     }
     if checked.spec != row.spec {
         if checked.timing.is_some() {
@@ -96,26 +106,12 @@ pub(super) async fn patch(
     Ok(answer)
 }
 
-/// What the change would make of the task, and of its next fires.
-fn would_be(row: TaskRow, spec: TaskSpec, now: DateTime<Utc>) -> Result<TaskPreview, Problem> {
-    let next_fires = |spec: &TaskSpec| {
-        Schedule::compile(&ScheduleSpec::from(spec), row.created_at).map_or_else(
-            |_| Vec::new(),
-            |schedule| {
-                let so_far = u32::try_from(row.fires).unwrap_or(0);
-                let next = schedule.preview(now, FIRES_COMPARED, so_far).fires;
-                next.into_iter().map(|fire| fire.at).collect()
-            },
-        )
-    };
-    let (before, after) = (next_fires(&row.spec), next_fires(&spec));
-    let changed = changed_fields(&row, &spec)?;
-    Ok(TaskPreview {
-        dry_run: true,
-        changed,
-        fires: Moves::between(&before, &after),
-        task: Task::from(TaskRow { spec, ..row }),
-    })
+/// The next fires of the task by `schedule`.
+fn next_fires(schedule: Option<Schedule>, row: &TaskRow, now: DateTime<Utc>) -> Vec<DateTime<Utc>> {
+    let Some(schedule) = schedule else { return Vec::new() };
+    let so_far = u32::try_from(row.fires).unwrap_or(0);
+    let next = schedule.preview(now, FIRES_COMPARED, so_far).fires;
+    next.into_iter().map(|fire| fire.at).collect()
 }
 
 fn as_object(spec: &impl serde::Serialize) -> Result<Map<String, Value>, Problem> {

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use orchestrator_engine::id::{RunId, TaskId};
+use orchestrator_engine::schedule::calendar::Calendars;
 use orchestrator_engine::schedule::{Schedule, ScheduleSpec};
 use orchestrator_engine::store::ledger::LedgerRow;
 use orchestrator_engine::store::task::{Revision, TaskRow};
@@ -69,11 +70,12 @@ pub struct Task {
 impl From<TaskRow> for Task {
     fn from(row: TaskRow) -> Self {
         // What was accepted compiles; after an upgrade that refuses it, the task can still be seen.
-        let summary = Schedule::compile(&ScheduleSpec::from(&row.spec), row.created_at)
-            .map_or_else(
-                |_| "this version cannot follow the schedule".to_owned(),
-                |schedule| schedule.summary().to_owned(),
-            );
+        // The words name a calendar and none of its dates.
+        let spec = ScheduleSpec::from(&row.spec);
+        let summary = Schedule::compile_with(&spec, row.created_at, &Calendars::any()).map_or_else(
+            |_| "this version cannot follow the schedule".to_owned(),
+            |schedule| schedule.summary().to_owned(),
+        );
         Self {
             spec: row.spec,
             id: row.id,

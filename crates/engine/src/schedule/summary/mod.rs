@@ -6,22 +6,19 @@ mod cron;
 mod rule;
 mod words;
 
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, Utc};
 
 pub(super) use self::cron::cron;
 pub(super) use self::rule::rule;
 use self::words::{every, list};
 use super::ScheduleSpec;
+use super::exclude::Excluded;
 use super::wall::time_of;
 use super::zone::Zone;
 use crate::task::ScheduleKind;
 
 /// The words of the expression with the zone, the bounds and the exclusions.
-pub(super) fn whole(
-    spec: &ScheduleSpec,
-    words: &str,
-    excluded: &[(NaiveDate, NaiveDate)],
-) -> String {
+pub(super) fn whole(spec: &ScheduleSpec, words: &str, excluded: &Excluded) -> String {
     let mut said = vec![words.to_owned()];
     if matches!(spec.kind, ScheduleKind::Cron | ScheduleKind::Rrule | ScheduleKind::Once) {
         said.push(spec.timezone.clone());
@@ -33,6 +30,7 @@ pub(super) fn whole(
         max => format!("at most {max} times"),
     }));
     let ranges: Vec<String> = excluded
+        .ranges()
         .iter()
         .map(
             |(first, last)| {
@@ -45,6 +43,7 @@ pub(super) fn whole(
         1..=3 => said.push(format!("not on {}", list(&ranges))),
         more => said.push(format!("not on {more} excluded dates or ranges")),
     }
+    said.extend(excluded.calendars().map(|name| format!("not on days of calendar {name}")));
     said.join(", ")
 }
 
