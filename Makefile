@@ -1,7 +1,7 @@
 # Every verb a person or CI says. Plain `make` prints them.
 .DEFAULT_GOAL := help
 .PHONY: help run build test check fmt lint doc deps sqlx sqlx-check env-example audit scripts-check \
-	docker-build docker-up docker-dev docker-down docker-logs scale-worker clean
+	fuzz-time docker-build docker-up docker-dev docker-down docker-logs scale-worker clean
 SHELL := /bin/sh
 
 # Arguments for the verb: make run ARGS='--port 8090', make test ARGS='-p orchestrator-engine'
@@ -35,6 +35,14 @@ fmt-check:
 
 lint: ## Clippy, no warnings
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+fuzz-time: ## Compare random schedules with dateutil, croniter and zoneinfo: make fuzz-time N=20000
+	python3 -m venv $(TARGET)/fuzz-venv
+	$(TARGET)/fuzz-venv/bin/pip install --quiet --disable-pip-version-check \
+		python-dateutil==2.9.0.post0 croniter==6.0.0 tzdata==2025.2
+	cargo build --locked -p orchestrator-engine --example schedule_answers
+	PYTHONDONTWRITEBYTECODE=1 $(TARGET)/fuzz-venv/bin/python crates/engine/tests/data/fuzz_time.py \
+		$(TARGET)/debug/examples/schedule_answers $(or $(N),5000) $(SEED)
 
 doc: ## The documentation of the code, no warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps

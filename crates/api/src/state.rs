@@ -9,8 +9,10 @@ use orchestrator_boot::HealthBoard;
 use orchestrator_engine::clock::Clock;
 use orchestrator_engine::id::{AgentId, RunId, TaskId};
 use orchestrator_engine::metrics::Metrics;
+use orchestrator_engine::schedule::zone_named_in;
 use orchestrator_engine::store::{StoreError, queue};
 use orchestrator_engine::streams::{Lifecycle, Streams};
+use serde_json::{Map, Value, json};
 use sqlx::PgPool;
 use sqlx::pool::PoolConnection;
 
@@ -28,6 +30,19 @@ pub struct Options {
     pub default_timezone: chrono_tz::Tz,
     /// Whether `/metrics` answers.
     pub enable_metrics: bool,
+}
+
+impl Options {
+    /// Gives a declaration that names no zone the one in which the DTSTART of its rule is written,
+    /// or else [`Options::default_timezone`].
+    pub fn fill_in_zone(&self, declared: &mut Map<String, Value>) {
+        let text = |name: &str| declared.get(name).and_then(Value::as_str);
+        let rule = text("schedule_expr").filter(|_| text("schedule_kind") == Some("rrule"));
+        let zone = rule.and_then(zone_named_in);
+        declared.entry("timezone").or_insert_with(|| {
+            json!(zone.unwrap_or_else(|| self.default_timezone.name().to_owned()))
+        });
+    }
 }
 
 /// What every handler is given. Clones share everything.

@@ -67,7 +67,7 @@ async fn preview(
     let mut problems = Vec::new();
     let count = take_count(&mut declared, &mut problems);
     let from = take_from(&mut declared, &mut problems).unwrap_or(now);
-    declared.entry("timezone").or_insert_with(|| json!(api.options.default_timezone.name()));
+    api.options.fill_in_zone(&mut declared);
     let stand_ins = [("schedule_kind", json!("manual"))];
     let (spec, mistakes) = read::tolerant::<ScheduleSpec>(Value::Object(declared), &stand_ins);
     let readable = mistakes.is_empty();

@@ -230,6 +230,25 @@ async fn a_zone_that_is_not_named_is_the_one_of_the_settings() {
 }
 
 #[tokio::test]
+async fn a_rule_that_is_written_in_a_zone_brings_it_along() {
+    let api = TestApi::new().await;
+    let event = "BEGIN:VEVENT\nSUMMARY:Review\nDTSTART;TZID=Asia/Kathmandu:20260303T083000\n\
+                 RRULE:FREQ=DAILY\nEND:VEVENT";
+    let schedule = json!({"schedule_kind": "rrule", "schedule_expr": event});
+
+    let made = api.post("/tasks", task_with(schedule.clone())).await.expect(201);
+    let preview = api.post("/schedules/preview", schedule.clone()).await.expect(200);
+    let mut elsewhere = schedule;
+    elsewhere["timezone"] = json!("Europe/Berlin");
+    let refused = api.post("/schedules/preview", elsewhere).await.expect(422);
+
+    assert_eq!(made.str("/timezone"), "Asia/Kathmandu");
+    assert_eq!(made.str("/next_fire_at"), "2026-03-03T02:45:00Z");
+    assert_eq!(preview.str("/fires/0/local"), "2026-03-03T08:30:00+05:45");
+    assert_eq!(refused.pointers(), ["/schedule_expr"]);
+}
+
+#[tokio::test]
 async fn every_change_has_its_record_with_who_and_by_which_request() {
     let api = TestApi::new().await;
     let mut create = request("POST", "/tasks", ADMIN_KEY, &task_with(json!({"name": "t"})));

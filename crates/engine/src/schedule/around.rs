@@ -86,7 +86,6 @@ impl Schedule {
 mod tests {
     use chrono::TimeDelta;
 
-    use super::*;
     use crate::schedule::tests::{compiled, instant, spec, with_changes};
     use crate::schedule::{NominalKind, ScheduleSpec};
     use crate::task::ScheduleKind::{Cron, Interval, Manual, Rrule};

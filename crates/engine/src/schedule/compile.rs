@@ -8,7 +8,7 @@ use super::exclude::Excluded;
 use super::interval::{self, Interval};
 use super::rule::{DayRule, LAST_YEAR};
 use super::rule_fine::{FineRule, Frame};
-use super::rule_text::{Freq, RuleText, Stamp};
+use super::rule_text::{Freq, RULE_COUNT_MAX, RuleText, Stamp};
 use super::wall::{Changes, LocalTimes, Source, frame_of, nominals};
 use super::zone::{LAST_SECOND, Resolved, Zone, instant, seconds};
 use super::{Nominal, NominalKind, Schedule, ScheduleSpec, cron_text, ical, summary, topic};
@@ -188,8 +188,20 @@ fn rules(spec: &ScheduleSpec, zone: Zone, anchor: i64) -> Result<Plan, Vec<Strin
     let fixed = Changes::Fixed(spec.policy.dst_gap, spec.policy.dst_fold);
     let mut plan = Plan { exdates: set.exdates, ..Plan::default() };
     let mut words = Vec::new();
+    let counted: u32 = set.rules.iter().filter_map(|rule| rule.count).sum();
+    if counted > RULE_COUNT_MAX {
+        return Err(vec![format!(
+            "the COUNTs of all rules together must be at most {RULE_COUNT_MAX}; use UNTIL"
+        )]);
+    }
     for rule in &set.rules {
-        plan.sources.push(rule_source(rule, zone, start, fixed).map_err(|said| vec![said])?);
+        let source = rule_source(rule, zone, start, fixed).map_err(|said| vec![said])?;
+        // Each by itself, and the first ends it: ten searches in vain would be ten times as long.
+        if source.next_after(zone, i64::MIN).is_none() {
+            let words = summary::rule(rule, start);
+            return Err(vec![format!("this never fires: no date and time fit {words:?}")]);
+        }
+        plan.sources.push(source);
         words.push(summary::rule(rule, start));
     }
     if !set.rdates.is_empty() {
@@ -221,7 +233,7 @@ fn rule_source(
         }
     };
     if rule.freq < Freq::Hourly {
-        let days = DayRule::new(rule, start, local);
+        let days = DayRule::new(rule, start, local)?;
         return Ok(Source::Wall(LocalTimes::Days(days), fixed, at));
     }
     match frame_of(rule, zone) {

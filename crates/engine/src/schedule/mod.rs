@@ -30,6 +30,7 @@ mod tests;
 mod times;
 mod topic;
 mod wall;
+mod windows_zones;
 mod zone;
 
 use std::collections::BTreeSet;
@@ -40,6 +41,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use self::exclude::Excluded;
+pub use self::ical::zone_named_in;
 pub use self::preview::{Fire, Preview};
 use self::rule_text::Stamp;
 pub use self::topic::{TOPIC_MAX, check_pattern, check_topic, topic_matches};

@@ -5,17 +5,26 @@
 //! instant has. With BYHOUR the rule is about hours on the wall and is expanded there, like the
 //! rules of days. Both are the same search, in one [`Frame`] or the other.
 
-use chrono::{NaiveDateTime, Timelike};
+use std::iter::Peekable;
+
+use chrono::{NaiveDate, NaiveDateTime, Timelike};
 
 use super::rule::pick;
-use super::rule_days::DayFilter;
+use super::rule_days::RuleDays;
 use super::rule_text::{Freq, RuleText};
 use super::zone::{LAST_SECOND, Zone, naive, seconds};
 
-/// How many periods or days one search may look at.
+/// How many periods and days one search may look at.
 const SEARCH_STEPS: u32 = 150_000;
-/// How many the one count of COUNT may look at.
-const COUNT_STEPS: u32 = 1_000_000;
+/// The same where each must be looked at through a zone: more than a week has hours and an hour seconds,
+/// so that a rule which meets its minute and second only once in a week's hours is found.
+const ELAPSED_STEPS: u32 = 40_000;
+/// How many the one count of COUNT may look at: so many for each time, and some to begin with. All
+/// COUNTs of a task together are bounded, so this is, too.
+const COUNT_STEPS_EACH: u32 = 2;
+const COUNT_STEPS_MORE: u32 = 15_000;
+/// Clocks change at whole quarters of an hour; so many seconds.
+const QUARTER: i64 = 900;
 
 /// Seconds of a day.
 const DAY: i64 = 86_400;
@@ -30,14 +39,6 @@ pub(super) enum Frame {
 }
 
 impl Frame {
-    /// What the wall clock shows at `time`, in [`seconds`].
-    fn local(self, time: i64) -> i64 {
-        match self {
-            Self::Wall => time,
-            Self::Elapsed(zone) => time + zone.offset_at(time),
-        }
-    }
-
     fn time(self, local: NaiveDateTime) -> i64 {
         match self {
             Self::Wall => seconds(local),
@@ -57,8 +58,7 @@ pub(super) struct FineRule {
     step: i64,
     /// When the period of the start begins.
     origin: i64,
-    days: DayFilter,
-    days_open: bool,
+    days: RuleDays,
     /// Bits; 0 is no restriction.
     hours: u64,
     minutes: u64,
@@ -99,15 +99,19 @@ impl FineRule {
             }
         };
         let at = frame.time(start);
-        let days = DayFilter::new(rule, start.date());
+        if !rule.setpos.is_empty() && pick(&rule.setpos, within.len()).is_empty() {
+            return Err(format!(
+                "this never fires: BYSETPOS picks among {} times of each period",
+                within.len()
+            ));
+        }
         let mut made = Self {
             frame,
             start: at,
             unit,
             step: unit * i64::from(rule.interval),
             origin: at - into,
-            days_open: days.is_open(),
-            days,
+            days: RuleDays::new(rule, start.date())?,
             hours: bits(&rule.hours),
             minutes: if rule.freq == Freq::Hourly { 0 } else { bits(&rule.minutes) },
             seconds: if rule.freq == Freq::Secondly { bits(&rule.seconds) } else { 0 },
@@ -124,14 +128,18 @@ impl FineRule {
     /// The first time of the rule not before `time`, both in the rule's frame; `None` when there is
     /// none to the end of the rule or within the bound of the search.
     pub(super) fn at_or_after(&self, time: i64) -> Option<i64> {
-        let found = Search::new(self, SEARCH_STEPS).at_or_after(time);
+        let steps = match self.frame {
+            Frame::Wall => SEARCH_STEPS,
+            Frame::Elapsed(_) => ELAPSED_STEPS,
+        };
+        let found = Search::new(self, steps).at_or_after(time);
         found.filter(|&at| self.end.is_none_or(|end| at <= end))
     }
 
     fn last_of(&self, count: u32) -> Result<Option<i64>, String> {
         let mut left = count;
         let mut time = self.start;
-        let mut search = Search::new(self, COUNT_STEPS);
+        let mut search = Search::new(self, COUNT_STEPS_EACH * count + COUNT_STEPS_MORE);
         loop {
             match search.at_or_after(time) {
                 Some(found) if left == 1 => return Ok(Some(found)),
@@ -148,24 +156,33 @@ impl FineRule {
         }
     }
 
+    /// Whether every time passes.
+    fn is_open(&self) -> bool {
+        self.days.is_open() && self.hours | self.minutes | self.seconds == 0
+    }
+
     /// The number of the first period that ends after `time`; not below 0.
     fn period_ending_after(&self, time: i64) -> i64 {
         ((time - self.unit - self.origin).div_euclid(self.step) + 1).max(0)
     }
 }
 
-/// One search, or several with one bound.
+/// One search, or several with one bound, that only go forward.
 struct Search<'a> {
     rule: &'a FineRule,
     /// How many more periods or days may be looked at.
     steps: u32,
-    /// The day that was asked for last (days since 1970), and whether the rule has it.
-    day: Option<(i64, bool)>,
+    /// The days of the rule that were not passed yet (days since 1970); made at the first question.
+    days: Option<Peekable<Box<dyn Iterator<Item = i64> + 'a>>>,
+    /// The last day that was passed.
+    passed: Option<i64>,
+    /// The quarter of an hour that was looked at last, and what the zone adds to it.
+    offset: (i64, i64),
 }
 
 impl<'a> Search<'a> {
     fn new(rule: &'a FineRule, steps: u32) -> Self {
-        Self { rule, steps, day: None }
+        Self { rule, steps, days: None, passed: None, offset: (i64::MIN, 0) }
     }
 
     fn at_or_after(&mut self, time: i64) -> Option<i64> {
@@ -192,6 +209,20 @@ impl<'a> Search<'a> {
     /// The first time not before `time` in the period that begins at `begin`.
     fn first_in(&mut self, begin: i64, time: i64) -> Option<i64> {
         let rule = self.rule;
+        if rule.is_open() {
+            return self.first_of(begin, time);
+        }
+        let (local, last) = (self.local(begin), self.local(begin + rule.unit - 1));
+        let has_day = self.has_day(local.div_euclid(DAY)) || self.has_day(last.div_euclid(DAY));
+        // With BYHOUR a period lies within an hour of the wall clock.
+        if !has_day || !within(rule.hours, hour_of(local)) {
+            return None;
+        }
+        self.first_of(begin, time)
+    }
+
+    fn first_of(&mut self, begin: i64, time: i64) -> Option<i64> {
+        let rule = self.rule;
         let mut times = rule.within.iter().map(|into| begin + into);
         if rule.setpos.is_empty() {
             return times.find(|&at| at >= time && self.has(at));
@@ -202,28 +233,47 @@ impl<'a> Search<'a> {
 
     fn has(&mut self, at: i64) -> bool {
         let rule = self.rule;
-        if rule.days_open && rule.hours | rule.minutes | rule.seconds == 0 {
+        if rule.is_open() {
             return true;
         }
-        let local = rule.frame.local(at);
-        within(rule.hours, local.div_euclid(3_600).rem_euclid(24))
+        let local = self.local(at);
+        within(rule.hours, hour_of(local))
             && within(rule.minutes, local.div_euclid(60).rem_euclid(60))
             && within(rule.seconds, local.rem_euclid(60))
             && self.has_day(local.div_euclid(DAY))
     }
 
+    /// What the wall clock shows at `time`, in [`seconds`].
+    fn local(&mut self, time: i64) -> i64 {
+        let Frame::Elapsed(zone) = self.rule.frame else { return time };
+        let quarter = time.div_euclid(QUARTER);
+        if self.offset.0 != quarter {
+            self.offset = (quarter, zone.offset_at(time));
+        }
+        time + self.offset.1
+    }
+
+    /// Whether the rule has that day. Not to be asked of a day earlier than the one before the last
+    /// that was asked of: clocks that go back at midnight show that one again.
     fn has_day(&mut self, number: i64) -> bool {
-        if self.rule.days_open {
-            return true;
+        self.rule.days.is_open()
+            || self.passed == Some(number)
+            || self.day_at_or_after(number) == Some(number)
+    }
+
+    fn day_at_or_after(&mut self, number: i64) -> Option<i64> {
+        let rule = self.rule;
+        let days = self.days.get_or_insert_with(|| {
+            // One more behind: see `has_day`.
+            let days = rule.days.from(naive((number - 1) * DAY).date());
+            let numbers: Box<dyn Iterator<Item = i64> + 'a> = Box::new(days.map(day_number));
+            numbers.peekable()
+        });
+        while let Some(passed) = days.next_if(|&day| day < number) {
+            self.passed = Some(passed);
+            self.steps = self.steps.saturating_sub(1);
         }
-        match self.day {
-            Some((day, has)) if day == number => has,
-            _ => {
-                let has = self.rule.days.has(naive(number * DAY).date());
-                self.day = Some((number, has));
-                has
-            }
-        }
+        days.peek().copied()
     }
 
     /// From where to look on when the next period begins at `next`: there, or further when nothing
@@ -231,17 +281,19 @@ impl<'a> Search<'a> {
     /// clocks change between quarters.
     fn skip(&mut self, next: i64) -> Option<i64> {
         let rule = self.rule;
-        let (local, last) = (rule.frame.local(next), rule.frame.local(next + rule.unit - 1));
-        if local > LAST_SECOND {
+        if next > LAST_SECOND {
             return None;
         }
+        if rule.is_open() {
+            return Some(next);
+        }
+        let (local, last) = (self.local(next), self.local(next + rule.unit - 1));
         let (day, last_day) = (local.div_euclid(DAY), last.div_euclid(DAY));
         if !self.has_day(day) && !self.has_day(last_day) {
-            let day = self.next_day(day.max(last_day))?;
+            let day = self.day_at_or_after(day.max(last_day) + 1)?;
             return Some(rule.frame.time(naive(day * DAY)));
         }
-        if rule.frame == Frame::Wall && !within(rule.hours, local.div_euclid(3_600).rem_euclid(24))
-        {
+        if rule.frame == Frame::Wall && !within(rule.hours, hour_of(local)) {
             return Some(next + 3_600 - local.rem_euclid(3_600));
         }
         let (minute, second) = (local.div_euclid(60).rem_euclid(60), local.rem_euclid(60));
@@ -256,20 +308,15 @@ impl<'a> Search<'a> {
         }
         Some(next)
     }
+}
 
-    fn next_day(&mut self, after: i64) -> Option<i64> {
-        let mut day = after;
-        loop {
-            self.steps = self.steps.checked_sub(1)?;
-            day += 1;
-            if day > LAST_SECOND / DAY {
-                return None;
-            }
-            if self.has_day(day) {
-                return Some(day);
-            }
-        }
-    }
+/// Days since 1970.
+fn day_number(date: NaiveDate) -> i64 {
+    seconds(date.and_time(chrono::NaiveTime::MIN)).div_euclid(DAY)
+}
+
+fn hour_of(local: i64) -> i64 {
+    local.div_euclid(3_600).rem_euclid(24)
 }
 
 fn bits(numbers: &[i32]) -> u64 {

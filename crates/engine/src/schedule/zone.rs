@@ -6,6 +6,7 @@
 use chrono::{DateTime, NaiveDateTime, Offset, TimeDelta, TimeZone, Utc};
 use chrono_tz::Tz;
 
+use super::windows_zones;
 use crate::problem::nearest;
 
 /// 9999-12-31T23:59:59Z: the last that RFC 3339 can write.
@@ -33,6 +34,9 @@ impl Zone {
     /// The zone of that exact name, or what to say to the person who wrote it.
     pub(super) fn named(name: &str) -> Result<Self, String> {
         name.parse().map(Self).map_err(|_| {
+            if let Some(iana) = windows_zones::iana(name) {
+                return format!("{name:?} is what Windows calls a zone; its IANA name is {iana:?}");
+            }
             let known = chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name());
             match nearest(name, known) {
                 Some(close) => format!("no time zone is called {name:?}; did you mean {close:?}?"),
@@ -211,6 +215,19 @@ mod tests {
     fn a_misspelt_zone_is_answered_with_the_near_one() {
         let said = Zone::named("europe/berlin").unwrap_err();
         assert!(said.contains("did you mean \"Europe/Berlin\""), "{said}");
-        assert!(Zone::named("Europe/Kiev").is_ok() && Zone::named("US/Eastern").is_ok());
+        let said = Zone::named("W. Europe Standard Time").unwrap_err();
+        assert!(said.contains("its IANA name is \"Europe/Berlin\""), "{said}");
+    }
+
+    #[test]
+    fn every_name_and_alias_is_a_zone() {
+        for name in chrono_tz::TZ_VARIANTS.map(Tz::name) {
+            assert_eq!(Zone::named(name).map(Zone::name), Ok(name));
+        }
+        for alias in
+            ["Europe/Kiev", "US/Eastern", "GB", "Asia/Calcutta", "Etc/GMT-14", "CET", "Zulu"]
+        {
+            assert!(Zone::named(alias).is_ok(), "{alias}");
+        }
     }
 }

@@ -42,7 +42,7 @@ pub(super) async fn create(
     let mut declared = sent.body;
     let created_by = take_created_by(change.conn(), &caller.agent, &mut declared).await?;
     let owner = created_by.unwrap_or(caller.agent.id);
-    declared.entry("timezone").or_insert_with(|| json!(api.options.default_timezone.name()));
+    api.options.fill_in_zone(&mut declared);
     let scopes = scopes_of(change.conn(), &caller.agent, owner).await?;
     let catalogue = tool_catalogue::catalogue(change.conn()).await?;
     let declared = Value::Object(declared);

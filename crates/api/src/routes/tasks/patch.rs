@@ -126,8 +126,8 @@ fn merged(api: &Api, row: &TaskRow, patch: Map<String, Value>) -> Result<Value, 
     let mut target = Value::Object(as_object(&row.spec)?);
     let zone_taken_back = patch.get("timezone") == Some(&Value::Null);
     merge(&mut target, Value::Object(patch));
-    if zone_taken_back {
-        target["timezone"] = json!(api.options.default_timezone.name());
+    if let Some(declared) = target.as_object_mut().filter(|_| zone_taken_back) {
+        api.options.fill_in_zone(declared);
     }
     Ok(target)
 }

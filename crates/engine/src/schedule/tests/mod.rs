@@ -1,12 +1,14 @@
 //! What must stay true of whole schedules. Small parts are tested at the foot of their own files.
 
 mod clock_changes;
+mod clock_table;
 mod cron;
 mod laws;
 mod oracle;
 mod refusals;
 mod rfc5545;
 mod shapes;
+mod vevent;
 
 use chrono::{DateTime, Utc};
 
