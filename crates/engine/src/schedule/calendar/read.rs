@@ -19,7 +19,9 @@ const YEARS_BEFORE: u32 = 5;
 /// So many years after the upload they are expanded to.
 const YEARS_AFTER: u32 = 30;
 /// The most repeated events of one file: each costs a search.
-pub(super) const REPEATED_MAX: usize = 500;
+pub(super) const REPEATED_MAX: usize = 300;
+/// The most that COUNT of all repeated events may come to: each is counted out once.
+pub(super) const COUNTS_MAX: u32 = 50_000;
 /// The most times of repeated events, all together.
 pub(super) const TIMES_MAX: usize = 50_000;
 /// After so many mistakes nobody reads on.
@@ -128,6 +130,7 @@ struct Found {
     /// Whether the event being looked at covers a date.
     covered: bool,
     repeated: usize,
+    counts: u32,
     times: usize,
 }
 
@@ -136,7 +139,7 @@ impl Found {
         let from = today.checked_sub_months(Months::new(12 * YEARS_BEFORE)).unwrap_or(today);
         let to = today.checked_add_months(Months::new(12 * YEARS_AFTER)).unwrap_or(today);
         let dates = BTreeMap::new();
-        Self { home, from, to, dates, events: 0, covered: false, repeated: 0, times: 0 }
+        Self { home, from, to, dates, events: 0, covered: false, repeated: 0, counts: 0, times: 0 }
     }
 
     fn add_all(&mut self, events: &mut [Event]) -> Result<(), Vec<String>> {
@@ -213,6 +216,13 @@ impl Found {
                             taken from it"
                         .to_owned(),
                 );
+            }
+            self.counts = self.counts.saturating_add(read.count.unwrap_or(0));
+            if self.counts > COUNTS_MAX {
+                return Err(format!(
+                    "with it the COUNTs of the repeated events add up to more than {COUNTS_MAX}; end \
+                     the rule with UNTIL"
+                ));
             }
         }
         let spec = schedule_of(event, self.home);

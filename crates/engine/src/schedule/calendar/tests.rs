@@ -208,7 +208,12 @@ fn a_hostile_file_is_refused_quickly() {
     let long = "DTSTART;VALUE=DATE:00010101\nDTEND;VALUE=DATE:99991231";
     refused(&event(long), "more than 20000 dates");
     let three = "BEGIN:VEVENT\nDTSTART:20260101\nRRULE:FREQ=YEARLY;COUNT=1\nEND:VEVENT\n";
-    refused(&file(three.repeat(REPEATED_MAX + 1).trim_end()), "at most 500 repeated events");
+    refused(&file(three.repeat(REPEATED_MAX + 1).trim_end()), "at most 300 repeated events");
+    let counted = "BEGIN:VEVENT\nDTSTART:20260101\nRRULE:FREQ=YEARLY;COUNT=30000\nEND:VEVENT\n";
+    refused(
+        &file(counted.repeat(2).trim_end()),
+        "the COUNTs of the repeated events add up to more",
+    );
 }
 
 #[test]
