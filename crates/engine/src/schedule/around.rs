@@ -1,7 +1,7 @@
 //! Questions about one instant: whether the schedule names it, what came before it, how it reads on
 //! the task's wall clock.
 
-use chrono::{DateTime, NaiveDateTime, Utc};
+use chrono::{DateTime, NaiveDateTime, SecondsFormat, Utc};
 
 use super::wall::{Changes, nominals};
 use super::{Nominal, Schedule};
@@ -75,10 +75,10 @@ impl Schedule {
         first.map_or_else(|| (local.and_utc(), None), |nominal| (nominal.at, nominal.note))
     }
 
-    /// `at` on the wall clock of the schedule's zone, RFC 3339 with its offset.
+    /// `at` on the wall clock of the schedule's zone, RFC 3339 with its offset, in whole seconds.
     #[must_use]
     pub fn local(&self, at: DateTime<Utc>) -> String {
-        at.with_timezone(&self.zone.0).to_rfc3339()
+        at.with_timezone(&self.zone.0).to_rfc3339_opts(SecondsFormat::Secs, false)
     }
 }
 

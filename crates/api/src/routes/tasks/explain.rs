@@ -95,8 +95,9 @@ pub(super) async fn explain(
     };
     let told = explain::explain(&facts);
     let answer = match moved {
-        Some(moved) => format!("{}. {}", moved, told.answer),
-        None => told.answer,
+        // The answer tells of the clock change itself where the schedule names the time.
+        Some(moved) if !told.answer.contains(&moved) => format!("{moved}. {}", told.answer),
+        _ => told.answer,
     };
     Ok(Json(Explained {
         at,
