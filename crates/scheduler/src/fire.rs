@@ -30,6 +30,8 @@ use crate::decide::{Plan, decide};
 pub const BATCH: u16 = 150;
 /// How many revisions are kept ready; a home has tens, and memory must not grow with their number.
 const PLANS_KEPT: NonZeroUsize = NonZeroUsize::new(2_048).expect("not zero");
+/// How soon to look again for due tasks that another scheduler is firing.
+const HELD_BY_ANOTHER: Duration = Duration::from_millis(10);
 /// The longest sleep while Redis is away and cannot tell of changes.
 const POLL_WITHOUT_REDIS: Duration = Duration::from_secs(1);
 
@@ -89,7 +91,9 @@ impl Firing {
             POLL_WITHOUT_REDIS.min(self.ctx.settings.scheduler.interval)
         };
         next.map_or(longest, |next| {
-            (next - self.ctx.clock.now()).to_std().unwrap_or(Duration::ZERO).min(longest)
+            let left = (next - self.ctx.clock.now()).to_std().unwrap_or(Duration::ZERO);
+            // What is due and was not fired is in another scheduler's hands.
+            if left.is_zero() { HELD_BY_ANOTHER } else { left.min(longest) }
         })
     }
 
@@ -99,18 +103,26 @@ impl Firing {
     ///
     /// When the database failed; what was committed before stays.
     pub async fn fire_due(&mut self) -> Result<Option<DateTime<Utc>>, StoreError> {
-        while self.fire_batch().await? {}
-        let mut conn = self
-            .ctx
-            .pool
-            .acquire()
-            .await
-            .map_err(StoreError::while_trying("reach the database"))?;
-        let next = fire::next_fire_at(&mut conn).await?;
+        // Asked first: usually nothing is due, and one question is enough.
+        let mut next = self.next_due().await?;
+        while next.is_some_and(|next| next <= self.ctx.clock.now()) {
+            while self.fire_batch().await? {}
+            let after = self.next_due().await?;
+            if after == next {
+                break; // another scheduler holds what is due
+            }
+            next = after;
+        }
         #[expect(clippy::cast_precision_loss, reason = "a gauge")]
         let seconds = next.map_or(0.0, |next| next.timestamp_millis() as f64 / 1_000.0);
         self.ctx.metrics.scheduler().next_fire_seconds.set(seconds);
         Ok(next)
+    }
+
+    async fn next_due(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
+        let reach = StoreError::while_trying("reach the database");
+        let mut conn = self.ctx.pool.acquire().await.map_err(reach)?;
+        fire::next_fire_at(&mut conn).await
     }
 
     /// Fires at most [`BATCH`] due tasks in one transaction. Returns whether more may be due.

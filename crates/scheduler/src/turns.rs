@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// How often it is looked for runs that were left waiting.
-const SWEEP: Duration = Duration::from_secs(15);
+const SWEEP: Duration = Duration::from_secs(30);
 /// How often runs that catch up get their turn while there are some.
 const TURN: Duration = Duration::from_millis(100);
 

@@ -76,9 +76,10 @@ fn drawn(task: &Value, runs: &[Value]) -> String {
     let (now, zone) = (Session::now(), zone_of(task));
     let at = |field| stamp(time_in(task, field), zone, now);
     let expr = text(task, "schedule_expr");
-    let paused = match text(task, "paused_by").as_str() {
-        "-" => String::new(),
-        who => format!("{} by {who}: {}", at("paused_at"), text(task, "pause_reason")),
+    let paused = match (time_in(task, "paused_at"), text(task, "paused_by").as_str()) {
+        (None, _) => String::new(),
+        (_, "-") => format!("{} by itself: {}", at("paused_at"), text(task, "pause_reason")),
+        (_, who) => format!("{} by {who}: {}", at("paused_at"), text(task, "pause_reason")),
     };
     let mut drawn = facts(&[
         ("name", text(task, "name")),
