@@ -101,20 +101,36 @@ impl Api {
         self.streams.lifecycle(&[change]).await;
     }
 
-    /// Lets the next run of the task begin where one waits for the run that has just ended or come; a
-    /// scheduler does it later where this cannot.
-    pub async fn let_next_in(&self, task: Option<TaskId>) {
-        let Some(task) = task else { return };
-        let admit = async {
-            let doing = StoreError::while_trying("begin to admit a run");
-            let mut tx = self.pool.begin().await.map_err(doing)?;
-            queue::admit(&mut tx, task).await?;
-            tx.commit().await.map_err(StoreError::while_trying("commit an admission"))
-        };
-        if let Err(error) = admit.await {
-            tracing::debug!(task.id = %task, error = &error as &dyn std::error::Error,
-                "the next run of the task will be let in by a scheduler");
+    /// Lets runs begin that may: the next of the task, and those of the owner's concurrency keys with a
+    /// free place. To be called when a run has come or ended; a scheduler does it later where this
+    /// cannot.
+    pub async fn let_next_in(&self, owner: AgentId, task: Option<TaskId>) {
+        if let Err(error) = self.admit(owner, task).await {
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "runs that wait will be let in by a scheduler"
+            );
         }
+    }
+
+    async fn admit(&self, owner: AgentId, task: Option<TaskId>) -> Result<(), StoreError> {
+        let begin = || StoreError::while_trying("begin to admit a run");
+        let commit = || StoreError::while_trying("commit an admission");
+        if let Some(task) = task {
+            let mut tx = self.pool.begin().await.map_err(begin())?;
+            queue::admit(&mut tx, task).await?;
+            tx.commit().await.map_err(commit())?;
+        }
+        let mut conn =
+            self.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
+        let keys = queue::keys_to_admit(&mut conn, Some(owner)).await?;
+        drop(conn);
+        for (owner, key) in keys {
+            let mut tx = self.pool.begin().await.map_err(begin())?;
+            queue::admit_key(&mut tx, owner, &key).await?;
+            tx.commit().await.map_err(commit())?;
+        }
+        Ok(())
     }
 
     /// A connection of the pool.

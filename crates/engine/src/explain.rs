@@ -112,6 +112,9 @@ fn ran(facts: &Facts<'_>, name: &str) -> String {
             Some(Held::CatchUp) => format!(
                 "It has {name}, which waits for its turn: missed runs begin at CATCH_UP_RATE a second."
             ),
+            Some(Held::Concurrency) => format!(
+                "It has {name}, which waits for a free place among the runs of its concurrency_key."
+            ),
             None if run.run_at.is_some_and(|at| at > facts.now) => {
                 format!(
                     "It has {name}, which is not to begin yet{}.",

@@ -254,6 +254,10 @@ pub const RETRIES_MAX: i16 = 100;
 pub const TIMEOUT_MAX_SECONDS: u32 = 7 * 24 * 3600;
 /// The longest catch-up window, in seconds: a year.
 pub const CATCH_UP_WINDOW_MAX_SECONDS: u32 = 366 * 24 * 3600;
+/// The longest `concurrency_key`, in characters.
+pub const CONCURRENCY_KEY_MAX: usize = 200;
+/// The largest `concurrency_limit`.
+pub const CONCURRENCY_LIMIT_MAX: u16 = 10_000;
 /// The longest `dedupe_key`, in bytes.
 pub const DEDUPE_KEY_MAX: usize = 200;
 /// The largest `pause_after_failures`.
@@ -262,6 +266,12 @@ pub const PAUSE_AFTER_MAX: u16 = 1_000;
 pub const JITTER_MAX_SECONDS: u32 = 24 * 3600;
 
 impl TaskSpec {
+    /// The key that its runs share, and how many of them may be on at once.
+    #[must_use]
+    pub fn concurrency(&self) -> Option<(String, u16)> {
+        self.concurrency_key.clone().map(|key| (key, self.concurrency_limit))
+    }
+
     /// What is wrong with the plain fields: lengths, ranges, relations, and what is not built yet.
     /// The schedule and the pipeline are not looked at.
     #[must_use]
@@ -339,12 +349,22 @@ impl TaskSpec {
             "/max_fires",
             "must be at least 1, or null for no limit".into(),
         );
-        // Promised by the wire format, but not kept yet: refused, so that an accepted task does what
-        // it says.
         require(
-            self.concurrency_key.is_none(),
+            self.concurrency_key
+                .as_ref()
+                .is_none_or(|key| (1..=CONCURRENCY_KEY_MAX).contains(&key.chars().count())),
             "/concurrency_key",
-            "concurrency keys are not available yet; leave it out".into(),
+            format!("must have 1 to {CONCURRENCY_KEY_MAX} characters"),
+        );
+        require(
+            self.concurrency_key.as_ref().is_none_or(|key| !key.contains("${")),
+            "/concurrency_key",
+            "is taken as it stands: expressions cannot be used in it".into(),
+        );
+        require(
+            (1..=CONCURRENCY_LIMIT_MAX).contains(&self.concurrency_limit),
+            "/concurrency_limit",
+            format!("must be 1 to {CONCURRENCY_LIMIT_MAX}"),
         );
         require(
             self.dedupe_key.as_ref().is_none_or(|key| (1..=DEDUPE_KEY_MAX).contains(&key.len())),

@@ -378,6 +378,7 @@ fn work(
             .dedupe_key
             .clone()
             .map(|key| (key, Duration::from_secs(spec.dedupe_window_seconds.into()))),
+        concurrency: spec.concurrency(),
         serial: spec.policy.overlap.is_serial(),
         held: None,
     }

@@ -20,6 +20,8 @@ use orchestrator_engine::task::TaskSpec;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use crate::turns;
+
 /// The most events turned into runs in one transaction.
 const BATCH: u16 = 200;
 /// How often Postgres is asked for events whose hint was lost.
@@ -164,11 +166,13 @@ async fn consume_batch(ctx: &Context) -> Result<usize, StoreError> {
     let waiting: Vec<Waiting> =
         event::subscriptions(&mut tx).await?.into_iter().filter_map(Waiting::read).collect();
     let mut started = Vec::new();
+    let mut keyed = false;
     for event in &events {
         for waiting in
             waiting.iter().filter(|one| topic_matches(&one.spec.schedule_expr, &event.topic))
         {
             let work = waiting.work(event, RunId::new(now, &mut id::rng()));
+            keyed |= work.concurrency.is_some();
             let made = queue::enqueue(&mut tx, work).await?;
             let task_id = waiting.subscription.task_id;
             started.push((
@@ -186,6 +190,9 @@ async fn consume_batch(ctx: &Context) -> Result<usize, StoreError> {
     let metrics = ctx.metrics.scheduler();
     metrics.event_lag_seconds.set((ctx.clock.now() - newest).as_seconds_f64().max(0.0));
     metrics.triggers.with_label_values(&["event"]).inc_by(started.len() as u64);
+    if keyed {
+        turns::admit_keys(ctx).await?;
+    }
     if !started.is_empty() {
         ctx.streams.wake_workers().await;
         let told: Vec<_> = started
@@ -244,6 +251,7 @@ impl Waiting {
             })),
             definition: None,
             dedupe: spec.dedupe_key.clone().map(|key| (key, seconds(spec.dedupe_window_seconds))),
+            concurrency: spec.concurrency(),
             serial: spec.policy.overlap.is_serial(),
             held: None,
         }

@@ -16,7 +16,7 @@ use orchestrator_engine::id::{self, RunId, TaskId};
 use orchestrator_engine::schedule::{Schedule, ScheduleSpec};
 use orchestrator_engine::store::calendar::{self, CalendarCache};
 use orchestrator_engine::store::fire::{self, Decided, Decision, DueTask};
-use orchestrator_engine::store::queue::Canceled;
+use orchestrator_engine::store::queue::{Canceled, NewWork};
 use orchestrator_engine::store::{StoreError, fire::Disposition};
 use orchestrator_engine::streams::{Lifecycle, SCHEDULE};
 use orchestrator_engine::task::TaskSpec;
@@ -154,7 +154,7 @@ impl Firing {
         let more = count == usize::from(BATCH)
             || decisions.iter().any(|one| one.next_fire_at.is_some_and(|next| next <= started_at));
         let mut told = told(&due, &decisions, started_at);
-        let held = decisions.iter().any(|one| one.work.iter().any(|work| work.held.is_some()));
+        let held = decisions.iter().any(|one| one.work.iter().any(NewWork::waits));
         let counted: Vec<_> =
             decisions.iter().zip(kinds).map(|(d, kind)| count_of(d, kind)).collect();
         let decided = fire::decide(&mut tx, decisions, started_at).await?;

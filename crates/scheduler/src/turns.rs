@@ -1,5 +1,6 @@
 //! Lets the runs begin that had to wait: those that catch up after an outage, at a bounded rate and by
-//! priority over all tasks, and those whose task runs one at a time.
+//! priority over all tasks; those whose task runs one at a time; those whose concurrency key had no
+//! free place.
 //!
 //! Whoever makes such runs, or ends the one before them, lets the next in itself; this looks again
 //! for what a dead process left.
@@ -51,13 +52,34 @@ pub async fn take(ctx: &Context) -> Result<bool, StoreError> {
     tasks.extend(released.tasks);
     tasks.sort_unstable();
     tasks.dedup();
-    let admitted = admit(ctx, &tasks).await?;
+    let admitted = admit(ctx, &tasks).await? + admit_keys(ctx).await?;
     if released.runs + admitted > 0 {
         ctx.streams.wake_workers().await;
     }
     let mut conn =
         ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
     Ok(queue::catch_up_backlog(&mut conn, 1).await? > 0)
+}
+
+/// Lets runs begin that wait for a free place of their concurrency key, where there is one. Returns how
+/// many.
+///
+/// # Errors
+///
+/// When the database failed; what was committed before stays.
+pub async fn admit_keys(ctx: &Context) -> Result<usize, StoreError> {
+    let mut conn =
+        ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
+    let keys = queue::keys_to_admit(&mut conn, None).await?;
+    drop(conn);
+    let mut admitted = 0;
+    for (owner, key) in keys {
+        let mut tx =
+            ctx.pool.begin().await.map_err(StoreError::while_trying("begin to admit runs"))?;
+        admitted += queue::admit_key(&mut tx, owner, &key).await?;
+        tx.commit().await.map_err(StoreError::while_trying("commit an admission"))?;
+    }
+    Ok(usize::try_from(admitted).unwrap_or(usize::MAX))
 }
 
 /// Lets the next run of each task begin where none is before it. Returns how many did.

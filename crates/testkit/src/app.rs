@@ -229,6 +229,7 @@ impl TestApp {
             event: None,
             definition: task.is_none().then(|| json!({"pipeline": []})),
             dedupe: None,
+            concurrency: None,
             serial: false,
             held: None,
         }

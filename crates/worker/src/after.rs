@@ -1,5 +1,5 @@
-//! What the end of a run means for its task: the next run may begin, or the task is paused because
-//! too many failed in a row.
+//! What the end of a run means for others: the next run of its task or of its concurrency key may
+//! begin, or the task is paused because too many failed in a row.
 //!
 //! Both happen after the run's end is durable, in transactions of their own: a run's commit never
 //! waits for a task that somebody else holds. A worker that dies in between leaves the next run to
@@ -19,6 +19,8 @@ pub(crate) struct Ended {
     pub(crate) status: RunStatus,
     /// Another run of the task may wait for it.
     pub(crate) serial: bool,
+    /// Another run of the key may wait for its place.
+    pub(crate) concurrency_key: Option<String>,
 }
 
 /// Does what follows; an outage is left to the scheduler.
@@ -28,6 +30,12 @@ pub(crate) async fn ended(ctx: &Context, ended: &Ended) {
     {
         tracing::debug!(task.id = %ended.task, error = &error as &dyn std::error::Error,
             "the next run of the task will be let in by a scheduler");
+    }
+    if let Some(key) = &ended.concurrency_key
+        && let Err(error) = admit_of_key(ctx, ended.agent, key).await
+    {
+        tracing::debug!(task.id = %ended.task, error = &error as &dyn std::error::Error,
+            "the next run of the concurrency key will be let in by a scheduler");
     }
     if ended.status == RunStatus::Failed
         && let Err(error) = pause_if_failing(ctx, ended).await
@@ -43,6 +51,16 @@ async fn admit_next(ctx: &Context, task: TaskId) -> Result<(), StoreError> {
     let next = queue::admit(&mut tx, task).await?;
     tx.commit().await.map_err(StoreError::while_trying("commit an admission"))?;
     if next.is_some() {
+        ctx.streams.wake_workers().await;
+    }
+    Ok(())
+}
+
+async fn admit_of_key(ctx: &Context, owner: AgentId, key: &str) -> Result<(), StoreError> {
+    let mut tx = ctx.pool.begin().await.map_err(StoreError::while_trying("begin to admit runs"))?;
+    let admitted = queue::admit_key(&mut tx, owner, key).await?;
+    tx.commit().await.map_err(StoreError::while_trying("commit an admission"))?;
+    if admitted > 0 {
         ctx.streams.wake_workers().await;
     }
     Ok(())

@@ -18,6 +18,7 @@ pub(crate) struct Subject {
     agent: AgentId,
     attempt: i32,
     serial: bool,
+    concurrency_key: Option<String>,
     resumed_after: Duration,
 }
 
@@ -29,6 +30,7 @@ impl Subject {
             agent: run.agent_id,
             attempt: run.info.attempt,
             serial: run.serial,
+            concurrency_key: run.concurrency_key.clone(),
             resumed_after: run.waited,
         }
     }
@@ -36,8 +38,14 @@ impl Subject {
     /// The run of a task that ended for good with `write`.
     pub(crate) fn ended(&self, write: &Write) -> Option<Ended> {
         let (Write::Finish(finished), Some(task)) = (write, self.task) else { return None };
-        let status = finished.status;
-        Some(Ended { run: self.run, task, agent: self.agent, status, serial: self.serial })
+        Some(Ended {
+            run: self.run,
+            task,
+            agent: self.agent,
+            status: finished.status,
+            serial: self.serial,
+            concurrency_key: self.concurrency_key.clone(),
+        })
     }
 
     fn lifecycle(&self, ctx: &Context, kind: &'static str) -> Lifecycle {

@@ -27,6 +27,7 @@ pub const NAMES: &[&str] = &[
     "consumed_event_once",
     "lease_has_token",
     "serial_runs_alone",
+    "concurrency_in_bounds",
 ];
 
 /// Asks every invariant. Costs a scan of the queue and of recent history: not for every second.
@@ -64,7 +65,13 @@ pub async fn check(conn: &mut PgConnection) -> Result<Vec<Invariant>, StoreError
                 select from due_work
                 where serial and held is null and trigger in ('schedule', 'backfill')
                 group by task_id having count(*) > 1) as crowded)
-                as "serial_runs_alone!"
+                as "serial_runs_alone!",
+            (select count(*) from (
+                select from due_work
+                where concurrency_key is not null and held is null
+                group by agent_id, concurrency_key
+                having count(*) > max(concurrency_limit)) as crowded)
+                as "concurrency_in_bounds!"
         "#,
     )
     .fetch_one(conn)
@@ -84,6 +91,11 @@ pub async fn check(conn: &mut PgConnection) -> Result<Vec<Invariant>, StoreError
             6,
             "where runs of a schedule go one at a time, one at most is let in",
             row.serial_runs_alone,
+        ),
+        invariant(
+            7,
+            "never more runs of a concurrency key are let in than its limit",
+            row.concurrency_in_bounds,
         ),
     ])
 }

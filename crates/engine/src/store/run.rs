@@ -293,13 +293,21 @@ pub async fn retry(
         "
         insert into due_work (run_id, agent_id, task_id, revision, priority, run_at, trigger,
                               nominal_at, scheduled_at, params, event, definition, last_error,
-                              serial, held)
-        select $1, $2, $3, $4, $5, now(), $6, $7, $8, $9, $10, $11, $12, serial,
-               case when serial then 'overlap' end
-        from (select exists(
-            select from task_revision where task_id = $3 and revision = $4 and
-                spec #>> '{policy,overlap}' in ('queue_one', 'queue_all', 'cancel_running')
-        ) as serial) as policy
+                              serial, held, concurrency_key, concurrency_limit)
+        select $1, $2, $3, $4, $5, now(), $6, $7, $8, $9, $10, $11, $12,
+               coalesce(policy.serial, false),
+               case when policy.serial then 'overlap'
+                    when policy.concurrency_key is not null then 'concurrency' end,
+               policy.concurrency_key, policy.concurrency_limit
+        from (select) as always
+        left join (
+            select spec #>> '{policy,overlap}' in ('queue_one', 'queue_all', 'cancel_running')
+                       as serial,
+                   spec ->> 'concurrency_key' as concurrency_key,
+                   case when spec ->> 'concurrency_key' is not null
+                        then (spec ->> 'concurrency_limit')::int end as concurrency_limit
+            from task_revision where task_id = $3 and revision = $4
+        ) as policy on true
         ",
         id.0,
         run.agent_id,

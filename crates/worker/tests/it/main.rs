@@ -1,5 +1,6 @@
 //! The worker on a real Postgres and Redis.
 
+mod concurrency;
 mod fencing;
 mod lifecycle;
 mod order;

@@ -138,6 +138,7 @@ async fn create(
         event: None,
         definition: Some(definition),
         dedupe: new.dedupe_key.filter(|_| !window.is_zero()).map(|key| (key, window)),
+        concurrency: None,
         serial: false,
         held: None,
     };
@@ -223,7 +224,7 @@ async fn cancel(
         StatusCode::OK => "run.canceled",
         _ => "run.cancel_requested",
     };
-    api.let_next_in(before.task_id).await;
+    api.let_next_in(before.agent_id, before.task_id).await;
     api.tell_run(kind, before.agent_id, before.task_id, id).await;
     Ok(answer)
 }
@@ -264,7 +265,7 @@ async fn retry(
     change.audit("run.retry", id, detail_of).await?;
     let shown = detail(change.conn(), id, None).await?;
     let answer = change.finish(Answer::new(StatusCode::ACCEPTED, &shown)?).await?;
-    api.let_next_in(before.task_id).await;
+    api.let_next_in(before.agent_id, before.task_id).await;
     api.tell_run("run.queued", before.agent_id, before.task_id, id).await;
     Ok(answer)
 }

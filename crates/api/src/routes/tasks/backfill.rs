@@ -145,6 +145,7 @@ fn work(row: &TaskRow, nominal_at: DateTime<Utc>, run_id: RunId, now: DateTime<U
         event: None,
         definition: None,
         dedupe: None,
+        concurrency: spec.concurrency(),
         serial: spec.policy.overlap.is_serial(),
         held: Some(Held::CatchUp),
     }

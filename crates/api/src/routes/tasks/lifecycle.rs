@@ -71,6 +71,7 @@ pub(super) async fn run_now(
         event: None,
         definition: None,
         dedupe: spec.dedupe_key.clone().filter(|_| !window.is_zero()).map(|key| (key, window)),
+        concurrency: spec.concurrency(),
         serial: spec.policy.overlap.is_serial(),
         held: None,
     };
@@ -82,6 +83,9 @@ pub(super) async fn run_now(
         Answer::new(StatusCode::ACCEPTED, &accepted)?.location(format!("/runs/{}", queued.run_id));
     let answer = change.finish(answer).await?;
     if !queued.deduplicated {
+        if row.spec.concurrency_key.is_some() {
+            api.let_next_in(row.agent_id, None).await;
+        }
         api.tell_run("run.queued", row.agent_id, Some(row.id), queued.run_id).await;
     }
     Ok(answer)

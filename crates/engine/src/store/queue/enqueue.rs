@@ -40,6 +40,9 @@ pub struct NewWork {
     pub definition: Option<Value>,
     /// A key, and how long no second run with it is made.
     pub dedupe: Option<(String, Duration)>,
+    /// A key of the owner's, and how many runs with it may be let in at once. The run is held then,
+    /// until [`super::admit_key`].
+    pub concurrency: Option<(String, u16)>,
     /// Whether its task's runs go one at a time ([`crate::task::Overlap::is_serial`]).
     pub serial: bool,
     /// What it must wait for besides its time.
@@ -53,6 +56,16 @@ text_enum! {
         Overlap = "overlap",
         /// Its turn after an outage ([`super::release_catch_up`]).
         CatchUp = "catch_up",
+        /// A free place among the runs of its concurrency key ([`super::admit_key`]).
+        Concurrency = "concurrency",
+    }
+}
+
+impl NewWork {
+    /// Whether it is to be let in before it may begin.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        self.held.is_some() || self.concurrency.is_some()
     }
 }
 
@@ -125,16 +138,18 @@ pub async fn enqueue_many(conn: &mut PgConnection, work: Vec<NewWork>) -> Result
         r#"
         insert into due_work (run_id, agent_id, task_id, revision, priority, run_at, trigger,
                               nominal_at, scheduled_at, expires_at, params, event, definition,
-                              serial, held)
+                              serial, held, concurrency_key, concurrency_limit)
         select run_id, agent_id, task_id, revision, priority,
                now() + make_interval(secs => delay), trigger, nominal_at, scheduled_at,
                now() + make_interval(secs => delay + expires_after), params, event, definition,
-               serial, held
+               serial, held, concurrency_key, concurrency_limit
         from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::smallint[], $6::float8[],
                     $7::text[], $8::timestamptz[], $9::timestamptz[], $10::float8[],
-                    $11::jsonb[], $12::jsonb[], $13::jsonb[], $14::bool[], $15::text[])
+                    $11::jsonb[], $12::jsonb[], $13::jsonb[], $14::bool[], $15::text[], $16::text[],
+                    $17::int[])
              as w(run_id, agent_id, task_id, revision, priority, delay, trigger, nominal_at,
-                  scheduled_at, expires_after, params, event, definition, serial, held)
+                  scheduled_at, expires_after, params, event, definition, serial, held,
+                  concurrency_key, concurrency_limit)
         "#,
         &columns.run_id,
         &columns.agent_id,
@@ -151,6 +166,8 @@ pub async fn enqueue_many(conn: &mut PgConnection, work: Vec<NewWork>) -> Result
         &columns.definition as &[Option<Value>],
         &columns.serial,
         &columns.held as &[Option<&str>],
+        &columns.concurrency_key as &[Option<String>],
+        &columns.concurrency_limit as &[Option<i32>],
     )
     .execute(conn)
     .await
@@ -178,6 +195,8 @@ struct Columns {
     definition: Vec<Option<Value>>,
     serial: Vec<bool>,
     held: Vec<Option<&'static str>>,
+    concurrency_key: Vec<Option<String>>,
+    concurrency_limit: Vec<Option<i32>>,
 }
 
 impl Columns {
@@ -200,6 +219,10 @@ impl Columns {
         self.event.push(work.event);
         self.definition.push(work.definition);
         self.serial.push(work.serial);
-        self.held.push(work.held.map(Held::as_str));
+        let held = work.held.or(work.concurrency.is_some().then_some(Held::Concurrency));
+        self.held.push(held.map(Held::as_str));
+        let (key, limit) = work.concurrency.unzip();
+        self.concurrency_key.push(key);
+        self.concurrency_limit.push(limit.map(i32::from));
     }
 }

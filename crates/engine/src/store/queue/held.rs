@@ -1,5 +1,5 @@
-//! Runs that wait for something other than their time: for the run of their task before them, or for
-//! their turn after an outage.
+//! Runs that wait for something other than their time: for their turn after an outage, for the run of
+//! their task before them, for a free place among the runs of their concurrency key; in this order.
 //!
 //! A held run is in the queue like any other, but nobody leases it. Whoever ends a run of a serial
 //! task calls [`admit`]; a chore calls it as well for every task that might be waiting, so a process
@@ -9,7 +9,7 @@
 use sqlx::PgConnection;
 
 use super::lease::{Canceled, cancel};
-use crate::id::{RunId, TaskId};
+use crate::id::{AgentId, RunId, TaskId};
 use crate::run::RunError;
 use crate::store::StoreError;
 
@@ -27,10 +27,13 @@ pub async fn admit(conn: &mut PgConnection, task: TaskId) -> Result<Option<RunId
         .map_err(StoreError::while_trying("lock a task whose runs wait"))?;
     sqlx::query_scalar!(
         r#"
-        update due_work set held = null, run_at = greatest(run_at, now())
+        update due_work
+        set held = case when concurrency_key is not null then 'concurrency' end,
+            run_at = greatest(run_at, now())
         where run_id = (select run_id from due_work where task_id = $1 and held = 'overlap'
                         order by scheduled_at, run_id limit 1)
-          and not exists (select from due_work other where other.task_id = $1 and other.held is null)
+          and not exists (select from due_work other where other.task_id = $1
+                          and (other.held is null or other.held = 'concurrency'))
         returning run_id as "run_id: RunId"
         "#,
         task.0,
@@ -50,7 +53,8 @@ pub async fn tasks_to_admit(conn: &mut PgConnection) -> Result<Vec<TaskId>, Stor
         r#"
         select distinct w.task_id as "task_id!: TaskId" from due_work w
         where w.held = 'overlap'
-          and not exists (select from due_work o where o.task_id = w.task_id and o.held is null)
+          and not exists (select from due_work o where o.task_id = w.task_id
+                          and (o.held is null or o.held = 'concurrency'))
         "#,
     )
     .fetch_all(conn)
@@ -88,7 +92,9 @@ pub async fn release_catch_up(conn: &mut PgConnection, rate: u32) -> Result<Rele
         ),
         freed as (
             update due_work w
-            set held = case when w.serial then 'overlap' end, run_at = greatest(w.run_at, now())
+            set held = case when w.serial then 'overlap'
+                            when w.concurrency_key is not null then 'concurrency' end,
+                run_at = greatest(w.run_at, now())
             from next where w.run_id = next.run_id
             returning w.task_id, w.serial
         ),
@@ -109,6 +115,79 @@ pub async fn release_catch_up(conn: &mut PgConnection, rate: u32) -> Result<Rele
     tasks.sort_unstable();
     tasks.dedup();
     Ok(Released { runs: rows.len(), tasks })
+}
+
+/// Lets runs of the concurrency key begin, by priority, then the longest due first, as many as have a
+/// place: a run keeps its place from here until it has ended. Returns how many. To be called in a
+/// transaction of its own.
+///
+/// # Errors
+///
+/// [`StoreError::Database`].
+pub async fn admit_key(
+    conn: &mut PgConnection,
+    owner: AgentId,
+    key: &str,
+) -> Result<u64, StoreError> {
+    // The statement after this one sees whatever the lock waited for.
+    sqlx::query_scalar!(
+        "select pg_advisory_xact_lock(hashtextextended($1::text || '/' || $2::text, 0))",
+        owner.to_string(),
+        key,
+    )
+    .fetch_one(&mut *conn)
+    .await
+    .map_err(StoreError::while_trying("lock a concurrency key"))?;
+    let done = sqlx::query!(
+        "
+        with places as (
+            select coalesce((select concurrency_limit from due_work
+                             where agent_id = $1 and concurrency_key = $2 and held = 'concurrency'
+                             order by priority, scheduled_at limit 1), 0)
+                 - (select count(*) from due_work
+                    where agent_id = $1 and concurrency_key = $2 and held is null) as free
+        )
+        update due_work set held = null, run_at = greatest(run_at, now())
+        where run_id in (
+            select run_id from due_work
+            where agent_id = $1 and concurrency_key = $2 and held = 'concurrency'
+            order by priority, scheduled_at
+            limit greatest((select free from places), 0))
+        ",
+        owner.0,
+        key,
+    )
+    .execute(conn)
+    .await
+    .map_err(StoreError::while_trying("let runs of a concurrency key begin"))?;
+    Ok(done.rows_affected())
+}
+
+/// The concurrency keys, of one agent or of all, that have both runs waiting and a free place.
+///
+/// # Errors
+///
+/// [`StoreError::Database`].
+pub async fn keys_to_admit(
+    conn: &mut PgConnection,
+    owner: Option<AgentId>,
+) -> Result<Vec<(AgentId, String)>, StoreError> {
+    let rows = sqlx::query!(
+        r#"
+        select w.agent_id as "agent_id: AgentId", w.concurrency_key as "key!"
+        from (select agent_id, concurrency_key, max(concurrency_limit) as most from due_work
+              where held = 'concurrency' and ($1::uuid is null or agent_id = $1)
+              group by agent_id, concurrency_key) as w
+        where w.most > (select count(*) from due_work o
+                        where o.agent_id = w.agent_id and o.concurrency_key = w.concurrency_key
+                          and o.held is null)
+        "#,
+        owner.map(|owner| owner.0),
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(StoreError::while_trying("look for concurrency keys with a free place"))?;
+    Ok(rows.into_iter().map(|row| (row.agent_id, row.key)).collect())
 }
 
 /// How many runs wait for their turn after an outage, looked at no further than `limit`.

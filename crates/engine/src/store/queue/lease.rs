@@ -49,6 +49,8 @@ pub struct Leased {
     pub past: Past,
     /// Whether another run of its task may wait for its end.
     pub serial: bool,
+    /// The concurrency key whose place it has.
+    pub concurrency_key: Option<String>,
 }
 
 text_enum! {
@@ -106,7 +108,7 @@ pub async fn lease(
         returning w.run_id as "run_id: RunId", w.token as "token!: LeaseToken",
             w.agent_id as "agent_id: AgentId", w.task_id as "task_id: TaskId", w.revision,
             w.attempt, w.trigger, w.nominal_at, w.scheduled_at, w.params, w.event, w.definition,
-            w.last_error, w.priority, w.run_at, w.serial,
+            w.last_error, w.priority, w.run_at, w.serial, w.concurrency_key,
             extract(epoch from now() - w.run_at)::float8 as "waited!",
             (w.attempt = 1 and w.expires_at <= now()) is true as "expired!",
             w.cancel_requested_at is not null as "cancel_requested!",
@@ -144,6 +146,7 @@ struct Row {
     priority: i16,
     run_at: DateTime<Utc>,
     serial: bool,
+    concurrency_key: Option<String>,
     waited: f64,
     expired: bool,
     cancel_requested: bool,
@@ -178,6 +181,7 @@ impl Row {
             cancel_requested: self.cancel_requested,
             past: self.past.parse().map_err(unreadable)?,
             serial: self.serial,
+            concurrency_key: self.concurrency_key,
         })
     }
 }
