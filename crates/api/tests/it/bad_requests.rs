@@ -64,7 +64,6 @@ fn mistakes() -> Vec<(&'static str, Value, &'static str, &'static str)> {
         ("timeout_seconds", json!(0), "/timeout_seconds", "1 to"),
         ("timeout_seconds", json!(9_999_999), "/timeout_seconds", "604800"),
         ("expires_after_seconds", json!(0), "/expires_after_seconds", "at least 1"),
-        ("concurrency_key", json!(""), "/concurrency_key", "1 to 200 characters"),
         ("concurrency_key", json!("${params.city}"), "/concurrency_key", "expressions"),
         ("concurrency_limit", json!(0), "/concurrency_limit", "1 to 10000"),
         ("created_by", json!("nobody"), "/created_by", "no agent"),
