@@ -157,12 +157,13 @@ pub async fn consume_waiting(ctx: &Context) -> Result<(), StoreError> {
 }
 
 async fn consume_batch(ctx: &Context) -> Result<usize, StoreError> {
-    let now = ctx.clock.now();
     let mut tx = ctx.pool.begin().await.map_err(StoreError::while_trying("begin to consume"))?;
     let events = event::claim_waiting(&mut tx, BATCH).await?;
     if events.is_empty() {
         return Ok(0);
     }
+    // After the claim: a run's id tells its time, and that must not be before its event's.
+    let now = ctx.clock.now();
     let waiting: Vec<Waiting> =
         event::subscriptions(&mut tx).await?.into_iter().filter_map(Waiting::read).collect();
     let mut started = Vec::new();
