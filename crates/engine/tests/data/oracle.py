@@ -282,6 +282,11 @@ def cron_case(rng, zones):
         "expr": f"{second}{minute} {hour} {day} {month} {weekday}", "far": start + FAR,
         "from": instant(start, ZoneInfo(zone), 0),
     }
+    joined = "*" not in (day, weekday) and "*" in (day[0], weekday[0])
+    if joined and day != "L" and any(number > 28 for number in croniter.expand(f"0 0 {day} * *")[0][2]):
+        # Where both must hold, croniter loses the first days behind a month that is shorter than a day of
+        # the list: "0 6 1,16,31 * 0" after 13 February 2026 is 31 May to it, though 1 March is a Sunday.
+        return None
     # croniter's word for Vixie's rule that a field beginning with * joins by AND.
     theirs = croniter(f"{second}{minute} {hour} {day} {month} {theirs}", start - timedelta(days=2),
                       second_at_beginning=True, implement_cron_bug=True, max_years_between_matches=12)
