@@ -283,7 +283,8 @@ def cron_case(rng, zones):
         "from": instant(start, ZoneInfo(zone), 0),
     }
     joined = "*" not in (day, weekday) and "*" in (day[0], weekday[0])
-    if joined and day != "L" and any(number > 28 for number in croniter.expand(f"0 0 {day} * *")[0][2]):
+    days = croniter.expand(f"0 0 {day} * *")[0][2] if joined and day != "L" else []
+    if any(isinstance(number, int) and number > 28 for number in days):
         # Where both must hold, croniter loses the first days behind a month that is shorter than a day of
         # the list: "0 6 1,16,31 * 0" after 13 February 2026 is 31 May to it, though 1 March is a Sunday.
         return None
