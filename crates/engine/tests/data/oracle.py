@@ -282,11 +282,10 @@ def cron_case(rng, zones):
         "expr": f"{second}{minute} {hour} {day} {month} {weekday}", "far": start + FAR,
         "from": instant(start, ZoneInfo(zone), 0),
     }
-    joined = "*" not in (day, weekday) and "*" in (day[0], weekday[0])
-    days = croniter.expand(f"0 0 {day} * *")[0][2] if joined and day != "L" else []
+    days = croniter.expand(f"0 0 {day} * *")[0][2] if day != "L" else []
     if any(isinstance(number, int) and number > 28 for number in days):
-        # Where both must hold, croniter loses the first days behind a month that is shorter than a day of
-        # the list: "0 6 1,16,31 * 0" after 13 February 2026 is 31 May to it, though 1 March is a Sunday.
+        # Behind a month that is shorter than a day of the list croniter loses the first days of the next:
+        # after 26 February 2026 the next of "0 6 */5 * *" is 6 March to it, though */5 has the 1st.
         return None
     # croniter's word for Vixie's rule that a field beginning with * joins by AND.
     theirs = croniter(f"{second}{minute} {hour} {day} {month} {theirs}", start - timedelta(days=2),
