@@ -114,22 +114,12 @@ impl Api {
     }
 
     async fn admit(&self, owner: AgentId, task: Option<TaskId>) -> Result<(), StoreError> {
-        let begin = || StoreError::while_trying("begin to admit a run");
-        let commit = || StoreError::while_trying("commit an admission");
-        if let Some(task) = task {
-            let mut tx = self.pool.begin().await.map_err(begin())?;
-            queue::admit(&mut tx, task).await?;
-            tx.commit().await.map_err(commit())?;
-        }
+        queue::admit_tasks(&self.pool, task.as_slice()).await?;
         let mut conn =
             self.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
         let keys = queue::keys_to_admit(&mut conn, Some(owner)).await?;
         drop(conn);
-        for (owner, key) in keys {
-            let mut tx = self.pool.begin().await.map_err(begin())?;
-            queue::admit_key(&mut tx, owner, &key).await?;
-            tx.commit().await.map_err(commit())?;
-        }
+        queue::admit_keys(&self.pool, &keys).await?;
         Ok(())
     }
 

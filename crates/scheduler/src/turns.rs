@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_boot::{Context, Outage};
-use orchestrator_engine::id::TaskId;
 use orchestrator_engine::store::{StoreError, queue};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -52,8 +51,8 @@ pub async fn take(ctx: &Context) -> Result<bool, StoreError> {
     tasks.extend(released.tasks);
     tasks.sort_unstable();
     tasks.dedup();
-    let admitted = admit(ctx, &tasks).await? + admit_keys(ctx).await?;
-    if released.runs + admitted > 0 {
+    let admitted = queue::admit_tasks(&ctx.pool, &tasks).await? + admit_keys(ctx).await?;
+    if released.runs > 0 || admitted > 0 {
         ctx.streams.wake_workers().await;
     }
     let mut conn =
@@ -67,33 +66,10 @@ pub async fn take(ctx: &Context) -> Result<bool, StoreError> {
 /// # Errors
 ///
 /// When the database failed; what was committed before stays.
-pub async fn admit_keys(ctx: &Context) -> Result<usize, StoreError> {
+pub async fn admit_keys(ctx: &Context) -> Result<u64, StoreError> {
     let mut conn =
         ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
     let keys = queue::keys_to_admit(&mut conn, None).await?;
     drop(conn);
-    let mut admitted = 0;
-    for (owner, key) in keys {
-        let mut tx =
-            ctx.pool.begin().await.map_err(StoreError::while_trying("begin to admit runs"))?;
-        admitted += queue::admit_key(&mut tx, owner, &key).await?;
-        tx.commit().await.map_err(StoreError::while_trying("commit an admission"))?;
-    }
-    Ok(usize::try_from(admitted).unwrap_or(usize::MAX))
-}
-
-/// Lets the next run of each task begin where none is before it. Returns how many did.
-///
-/// # Errors
-///
-/// When the database failed; what was committed before stays.
-pub async fn admit(ctx: &Context, tasks: &[TaskId]) -> Result<usize, StoreError> {
-    let mut admitted = 0;
-    for task in tasks {
-        let mut tx =
-            ctx.pool.begin().await.map_err(StoreError::while_trying("begin to admit a run"))?;
-        admitted += usize::from(queue::admit(&mut tx, *task).await?.is_some());
-        tx.commit().await.map_err(StoreError::while_trying("commit an admission"))?;
-    }
-    Ok(admitted)
+    queue::admit_keys(&ctx.pool, &keys).await
 }

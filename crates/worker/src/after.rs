@@ -25,17 +25,9 @@ pub(crate) struct Ended {
 
 /// Does what follows; an outage is left to the scheduler.
 pub(crate) async fn ended(ctx: &Context, ended: &Ended) {
-    if ended.serial
-        && let Err(error) = admit_next(ctx, ended.task).await
-    {
+    if let Err(error) = let_next_in(ctx, ended).await {
         tracing::debug!(task.id = %ended.task, error = &error as &dyn std::error::Error,
-            "the next run of the task will be let in by a scheduler");
-    }
-    if let Some(key) = &ended.concurrency_key
-        && let Err(error) = admit_of_key(ctx, ended.agent, key).await
-    {
-        tracing::debug!(task.id = %ended.task, error = &error as &dyn std::error::Error,
-            "the next run of the concurrency key will be let in by a scheduler");
+            "the runs that waited for this one will be let in by a scheduler");
     }
     if ended.status == RunStatus::Failed
         && let Err(error) = pause_if_failing(ctx, ended).await
@@ -45,21 +37,14 @@ pub(crate) async fn ended(ctx: &Context, ended: &Ended) {
     }
 }
 
-async fn admit_next(ctx: &Context, task: TaskId) -> Result<(), StoreError> {
-    let mut tx =
-        ctx.pool.begin().await.map_err(StoreError::while_trying("begin to admit a run"))?;
-    let next = queue::admit(&mut tx, task).await?;
-    tx.commit().await.map_err(StoreError::while_trying("commit an admission"))?;
-    if next.is_some() {
-        ctx.streams.wake_workers().await;
+async fn let_next_in(ctx: &Context, ended: &Ended) -> Result<(), StoreError> {
+    let mut admitted = 0;
+    if ended.serial {
+        admitted += queue::admit_tasks(&ctx.pool, &[ended.task]).await?;
     }
-    Ok(())
-}
-
-async fn admit_of_key(ctx: &Context, owner: AgentId, key: &str) -> Result<(), StoreError> {
-    let mut tx = ctx.pool.begin().await.map_err(StoreError::while_trying("begin to admit runs"))?;
-    let admitted = queue::admit_key(&mut tx, owner, key).await?;
-    tx.commit().await.map_err(StoreError::while_trying("commit an admission"))?;
+    if let Some(key) = &ended.concurrency_key {
+        admitted += queue::admit_keys(&ctx.pool, &[(ended.agent, key.clone())]).await?;
+    }
     if admitted > 0 {
         ctx.streams.wake_workers().await;
     }

@@ -6,7 +6,7 @@
 //! that dies in between only makes it later. Locks are always taken in one order: the task, then its
 //! runs.
 
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgPool};
 
 use super::lease::{Canceled, cancel};
 use crate::id::{AgentId, RunId, TaskId};
@@ -41,6 +41,22 @@ pub async fn admit(conn: &mut PgConnection, task: TaskId) -> Result<Option<RunId
     .fetch_optional(conn)
     .await
     .map_err(StoreError::while_trying("let the next run of a task begin"))
+}
+
+/// [`admit`] for each of the tasks, each in a transaction of its own. Returns how many runs were let in.
+///
+/// # Errors
+///
+/// [`StoreError::Database`]; what was committed before stays.
+pub async fn admit_tasks(pool: &PgPool, tasks: &[TaskId]) -> Result<u64, StoreError> {
+    let mut admitted = 0;
+    for task in tasks {
+        let mut tx =
+            pool.begin().await.map_err(StoreError::while_trying("begin to admit a run"))?;
+        admitted += u64::from(admit(&mut tx, *task).await?.is_some());
+        tx.commit().await.map_err(StoreError::while_trying("commit an admission"))?;
+    }
+    Ok(admitted)
 }
 
 /// The tasks that have a run waiting for the one before it, and none before it.
@@ -188,6 +204,22 @@ pub async fn keys_to_admit(
     .await
     .map_err(StoreError::while_trying("look for concurrency keys with a free place"))?;
     Ok(rows.into_iter().map(|row| (row.agent_id, row.key)).collect())
+}
+
+/// [`admit_key`] for each of the keys, each in a transaction of its own. Returns how many runs were let
+/// in.
+///
+/// # Errors
+///
+/// [`StoreError::Database`]; what was committed before stays.
+pub async fn admit_keys(pool: &PgPool, keys: &[(AgentId, String)]) -> Result<u64, StoreError> {
+    let mut admitted = 0;
+    for (owner, key) in keys {
+        let mut tx = pool.begin().await.map_err(StoreError::while_trying("begin to admit runs"))?;
+        admitted += admit_key(&mut tx, *owner, key).await?;
+        tx.commit().await.map_err(StoreError::while_trying("commit an admission"))?;
+    }
+    Ok(admitted)
 }
 
 /// How many runs wait for their turn after an outage, looked at no further than `limit`.

@@ -15,8 +15,8 @@ pub use commit::{Finished, Requeued, checkpoint, finish, requeue};
 pub(super) use enqueue::claim_key;
 pub use enqueue::{Enqueued, Held, NewWork, enqueue, enqueue_many};
 pub use held::{
-    Released, admit, admit_key, catch_up_backlog, keys_to_admit, release_catch_up, supersede,
-    tasks_to_admit,
+    Released, admit, admit_key, admit_keys, admit_tasks, catch_up_backlog, keys_to_admit,
+    release_catch_up, supersede, tasks_to_admit,
 };
 pub use lease::{
     Canceled, Lease, Leased, Past, Renewal, cancel, lease, next_due_in, release, renew,
