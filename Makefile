@@ -92,3 +92,20 @@ bench-scheduler: deps ## Measure schedules: lateness, a burst, a million of them
 	cargo build --release --locked -p orchestrator-cli -p orchestrator-scheduler -p orchestrator-bench
 	@$(TARGET)/release/orchestrator servers --data-dir target/bench/servers -- \
 		$(TARGET)/release/orchestrator-bench scheduler $(ARGS)
+
+# Equal for the ceiling and for us: memory enough that reads do not decide, no checkpoint while
+# something is measured, fsync and synchronous_commit on as always.
+BENCH_SERVERS = $(TARGET)/release/orchestrator servers --data-dir target/bench/servers \
+	--postgres-setting shared_buffers=1GB --postgres-setting max_wal_size=8GB \
+	--postgres-setting max_connections=200 --postgres-setting track_commit_timestamp=on --
+
+.PHONY: bench-build bench-queue bench-peers
+bench-build: deps
+	cargo build --release --locked -p orchestrator-cli -p orchestrator-api -p orchestrator-worker \
+		-p orchestrator-scheduler -p orchestrator-bench
+
+bench-queue: bench-build ## Measure the queue beside bare Postgres (about 1 h; ARGS='--quick' or '--help')
+	@$(BENCH_SERVERS) $(TARGET)/release/orchestrator-bench queue $(ARGS)
+
+bench-peers: bench-build ## Measure pg-boss and graphile-worker beside us (about 10 min, needs npm)
+	@$(BENCH_SERVERS) $(TARGET)/release/orchestrator-bench peers $(ARGS)
