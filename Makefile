@@ -1,6 +1,7 @@
 # Every verb a person or CI says. Plain `make` prints them.
 .DEFAULT_GOAL := help
-.PHONY: help run build test check fmt lint doc deps sqlx sqlx-check env-example audit scripts-check monitoring-check monitoring-try dashboards \
+.PHONY: help run build test check fmt lint doc deps sqlx sqlx-check env-example audit scripts-check \
+	monitoring-check monitoring-try dashboards \
 	fuzz-time docker-build docker-up docker-dev docker-down docker-logs scale-worker clean
 SHELL := /bin/sh
 
