@@ -1,6 +1,7 @@
 # Every verb a person or CI says. Plain `make` prints them.
 .DEFAULT_GOAL := help
 .PHONY: help run build test check fmt lint doc deps sqlx sqlx-check env-example audit scripts-check \
+	monitoring-check monitoring-try dashboards \
 	fuzz-time docker-build docker-up docker-dev docker-down docker-logs scale-worker clean
 SHELL := /bin/sh
 
@@ -58,6 +59,15 @@ env-example: ## Write .env.example anew, after a change of the table of settings
 
 scripts-check: ## Scripts, Dockerfile, compose files, alert rules, as far as their checkers are here
 	ops/scripts/check-files.sh
+
+monitoring-check: ## Alert rules and their tests, routes, dashboards, runbooks, as far as the tools are here
+	ops/scripts/check-monitoring.sh
+
+monitoring-try: ## Run everything under load with Prometheus and ask every query of every dashboard (3 min; after make build)
+	ops/scripts/try-monitoring.sh $(ARGS)
+
+dashboards: ## Write Grafana's dashboards anew, after a change of ops/monitoring/grafana/dashboards.py
+	python3 ops/monitoring/grafana/dashboards.py
 
 audit: ## Licences and advisories of what we depend on
 	cargo deny check

@@ -35,13 +35,6 @@ if [ -f docker-compose.yml ]; then
     done
 fi
 
-for rules in ops/monitoring/*rules*.yml ops/monitoring/*/*rules*.yml; do
-    [ -f "$rules" ] || continue
-    check "$rules" promtool promtool check rules "$rules"
-done
-for config in ops/monitoring/prometheus.yml ops/monitoring/*/prometheus.yml; do
-    [ -f "$config" ] || continue
-    check "$config" promtool promtool check config --syntax-only "$config"
-done
+ops/scripts/check-monitoring.sh || failed=yes
 
 [ -z "$failed" ]
