@@ -193,7 +193,8 @@ pub struct TaskFields {
     /// A run that was not started so many seconds after it was due ends `expired`.
     #[schema(minimum = 1)]
     expires_after_seconds: Option<u32>,
-    /// Not available yet: must be null.
+    /// Runs of your tasks with one key share `concurrency_limit`.
+    #[schema(example = "gpu")]
     concurrency_key: Option<String>,
     /// How many runs with `concurrency_key` may be on at once.
     #[schema(required = false, default = 1)]
@@ -203,6 +204,34 @@ pub struct TaskFields {
     /// The window of `dedupe_key`.
     #[schema(required = false, default = 0)]
     dedupe_window_seconds: u32,
+    /// At most so many runs are let in within any period; the others wait.
+    rate_limit: Option<RateLimitFields>,
+    /// A run of an event or of `run_now` begins so many seconds after the last of them; those that come
+    /// before it has begun move it and make none.
+    #[schema(minimum = 1, maximum = 86_400)]
+    debounce_seconds: Option<u32>,
+    /// But no more seconds after the first; null: ten times `debounce_seconds`.
+    #[schema(minimum = 1, maximum = 864_000)]
+    debounce_max_seconds: Option<u32>,
+    /// An event or `run_now` makes no run while one of the task has not ended.
+    #[schema(required = false, default = false)]
+    singleton: bool,
+}
+
+/// How many runs may be let in within any stretch of time.
+#[derive(utoipa::ToSchema)]
+#[schema(as = RateLimit)]
+#[expect(dead_code, reason = "describes engine::task::RateLimit")]
+pub struct RateLimitFields {
+    /// So many runs.
+    #[schema(minimum = 1, maximum = 1000, example = 10)]
+    limit: u16,
+    /// Within any so many seconds.
+    #[schema(minimum = 1, maximum = 2_678_400, example = 60)]
+    period_seconds: u32,
+    /// Your tasks with the same key share the rate; null: the task's own.
+    #[schema(example = "mail-api")]
+    key: Option<String>,
 }
 
 /// The schedule fields of a task, and how much is to be shown.
@@ -268,5 +297,7 @@ mod tests {
         assert_eq!(described::<TaskFields>(), fields(&spec));
         assert_eq!(described::<PolicyFields>(), fields(&spec.policy));
         assert_eq!(described::<PreviewFields>(), preview);
+        let rate = orchestrator_engine::task::RateLimit { limit: 1, period_seconds: 1, key: None };
+        assert_eq!(described::<RateLimitFields>(), fields(&rate));
     }
 }

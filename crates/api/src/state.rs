@@ -101,9 +101,9 @@ impl Api {
         self.streams.lifecycle(&[change]).await;
     }
 
-    /// Lets runs begin that may: the next of the task, and those of the owner's concurrency keys with a
-    /// free place. To be called when a run has come or ended; a scheduler does it later where this
-    /// cannot.
+    /// Lets runs begin that may: the next of the task, those of the owner's concurrency keys with a free
+    /// place, and those whose turn it is by their rate. To be called when a run has come or ended; a
+    /// scheduler does it later where this cannot.
     pub async fn let_next_in(&self, owner: AgentId, task: Option<TaskId>) {
         if let Err(error) = self.admit(owner, task).await {
             tracing::debug!(
@@ -114,13 +114,25 @@ impl Api {
     }
 
     async fn admit(&self, owner: AgentId, task: Option<TaskId>) -> Result<(), StoreError> {
-        queue::admit_tasks(&self.pool, task.as_slice()).await?;
-        let mut conn =
-            self.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
+        let mut admitted = queue::admit_tasks(&self.pool, task.as_slice()).await?;
+        let mut conn = self.reach().await?;
         let keys = queue::keys_to_admit(&mut conn, Some(owner)).await?;
         drop(conn);
-        queue::admit_keys(&self.pool, &keys).await?;
+        admitted += queue::admit_keys(&self.pool, &keys).await?;
+        let mut conn = self.reach().await?;
+        let rates = queue::waiting_rates(&mut conn, Some(owner)).await?;
+        drop(conn);
+        let (open, later): (Vec<_>, Vec<_>) = rates.into_iter().partition(|one| one.wait.is_zero());
+        let open: Vec<_> = open.into_iter().map(|one| (one.owner, one.key)).collect();
+        admitted += queue::admit_rates(&self.pool, &open).await?;
+        if admitted.rate_waits || !later.is_empty() {
+            self.streams.wake_scheduler().await; // it works out when their turn is
+        }
         Ok(())
+    }
+
+    async fn reach(&self) -> Result<PoolConnection<sqlx::Postgres>, StoreError> {
+        self.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))
     }
 
     /// A connection of the pool.
@@ -129,6 +141,6 @@ impl Api {
     ///
     /// 503 when none is free in time, or the database is out of reach.
     pub async fn conn(&self) -> Result<PoolConnection<sqlx::Postgres>, Problem> {
-        Ok(self.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?)
+        Ok(self.reach().await?)
     }
 }

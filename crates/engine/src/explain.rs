@@ -115,6 +115,9 @@ fn ran(facts: &Facts<'_>, name: &str) -> String {
             Some(Held::Concurrency) => format!(
                 "It has {name}, which waits for a free place among the runs of its concurrency_key."
             ),
+            Some(Held::Rate) => {
+                format!("It has {name}, which waits for its turn by the rate_limit of its task.")
+            }
             None if run.run_at.is_some_and(|at| at > facts.now) => {
                 format!(
                     "It has {name}, which is not to begin yet{}.",

@@ -3,12 +3,19 @@
 //! [`TaskSpec`] is the wire form and what a revision stores, every default written out. Fields are
 //! checked here ([`TaskSpec::problems`]); the schedule and the pipeline are checked by their modules.
 
+mod admission;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::problem::Problem;
 use crate::text_enum;
+
+pub use admission::{
+    DEBOUNCE_BOUND_MAX_SECONDS, DEBOUNCE_MAX_SECONDS, DEBOUNCE_MOVES, Debounce, Merging,
+    RATE_KEY_MAX, RATE_LIMIT_MAX, RATE_PERIOD_MAX_SECONDS, Rate, RateLimit,
+};
 
 text_enum! {
     /// What a schedule is written in.
@@ -215,6 +222,18 @@ pub struct TaskSpec {
     /// The window of `dedupe_key`, in seconds.
     #[serde(default)]
     pub dedupe_window_seconds: u32,
+    /// At most so many runs are let in within any period; the others wait.
+    #[serde(default)]
+    pub rate_limit: Option<RateLimit>,
+    /// A run of an event or of `run_now` begins so many seconds after the last of them.
+    #[serde(default)]
+    pub debounce_seconds: Option<u32>,
+    /// But no more seconds after the first; `None`: ten times `debounce_seconds`.
+    #[serde(default)]
+    pub debounce_max_seconds: Option<u32>,
+    /// An event or `run_now` makes no run while one of the task has not ended.
+    #[serde(default)]
+    pub singleton: bool,
 }
 
 mod defaults {
@@ -374,6 +393,7 @@ impl TaskSpec {
         if let (Some(start), Some(end)) = (self.starts_at, self.ends_at) {
             require(start < end, "/ends_at", "must be after starts_at".into());
         }
+        self.admission_problems(&mut require);
         problems
     }
 }

@@ -379,6 +379,7 @@ fn work(
             .clone()
             .map(|key| (key, Duration::from_secs(spec.dedupe_window_seconds.into()))),
         concurrency: spec.concurrency(),
+        rate: spec.rate(task.id),
         serial: spec.policy.overlap.is_serial(),
         held: None,
     }

@@ -6,6 +6,7 @@
 //! runs and `consumed_at` are written in one transaction. So nothing is lost or doubled, whoever dies
 //! when; the stream only makes it fast.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_boot::{Context, Outage};
@@ -16,11 +17,10 @@ use orchestrator_engine::store::StoreError;
 use orchestrator_engine::store::event::{self, Event, NewEvent, Started, Subscription};
 use orchestrator_engine::store::queue::{self, NewWork};
 use orchestrator_engine::streams::{Consumer, Entry, Lifecycle};
-use orchestrator_engine::task::TaskSpec;
+use orchestrator_engine::task::{Merging, TaskSpec};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-
-use crate::turns;
 
 /// The most events turned into runs in one transaction.
 const BATCH: u16 = 200;
@@ -29,19 +29,19 @@ const POLL: Duration = Duration::from_secs(10);
 /// The same while Redis is away, and before the next try to reach it.
 const POLL_WITHOUT_REDIS: Duration = Duration::from_secs(1);
 
-/// Consumes events until `stop`.
-pub async fn run(ctx: Context, stop: CancellationToken) {
+/// Consumes events until `stop`; tells `held` when runs were made that wait for their turn.
+pub async fn run(ctx: Context, held: Arc<Notify>, stop: CancellationToken) {
     tokio::select! {
         () = stop.cancelled() => {}
-        () = async { tokio::join!(follow_stream(&ctx), poll(&ctx)); } => {}
+        () = async { tokio::join!(follow_stream(&ctx, &held), poll(&ctx, &held)); } => {}
     }
 }
 
 /// Looks for events again and again, whatever Redis says.
-async fn poll(ctx: &Context) {
+async fn poll(ctx: &Context, held: &Notify) {
     let mut outage = Outage::new("consume events");
     loop {
-        let pause = match consume_waiting(ctx).await {
+        let pause = match consume_waiting(ctx, held).await {
             Ok(()) => {
                 outage.over();
                 if ctx.streams.is_up() { POLL } else { POLL_WITHOUT_REDIS }
@@ -53,34 +53,34 @@ async fn poll(ctx: &Context) {
 }
 
 /// Reads the stream as one of the group, whenever Redis is there.
-async fn follow_stream(ctx: &Context) {
+async fn follow_stream(ctx: &Context, held: &Notify) {
     if !ctx.streams.is_configured() {
         return std::future::pending().await;
     }
     loop {
         if let Some(mut consumer) = ctx.streams.consume(ctx.process_id.to_string()).await {
-            while follow_once(ctx, &mut consumer).await.is_some() {}
+            while follow_once(ctx, held, &mut consumer).await.is_some() {}
         }
         tokio::time::sleep(POLL_WITHOUT_REDIS).await;
     }
 }
 
 /// One read, and one look for what a dead scheduler left. `None`: Redis went away.
-async fn follow_once(ctx: &Context, consumer: &mut Consumer) -> Option<()> {
+async fn follow_once(ctx: &Context, held: &Notify, consumer: &mut Consumer) -> Option<()> {
     let fresh = consumer.read().await?;
     let left = consumer.claim_stale().await?;
     for entries in [fresh, left] {
         if entries.is_empty() {
             continue;
         }
-        keep(ctx, &entries).await;
+        keep(ctx, held, &entries).await;
         consumer.acknowledge(&entries).await?;
     }
     consumer.trim().await
 }
 
 /// Keeps the entries' events in Postgres and makes their runs; does not return before they are kept.
-async fn keep(ctx: &Context, entries: &[Entry]) {
+async fn keep(ctx: &Context, held: &Notify, entries: &[Entry]) {
     let events: Vec<NewEvent> = entries.iter().filter_map(|entry| foreign(ctx, entry)).collect();
     let mut outage = Outage::new("keep events of the stream");
     while let Err(error) = keep_once(ctx, &events).await {
@@ -88,7 +88,7 @@ async fn keep(ctx: &Context, entries: &[Entry]) {
         tokio::time::sleep(pause).await;
     }
     outage.over();
-    if let Err(error) = consume_waiting(ctx).await {
+    if let Err(error) = consume_waiting(ctx, held).await {
         // They are kept; the poll makes their runs.
         tracing::debug!(error = &error as &dyn std::error::Error, "events will be consumed later");
     }
@@ -146,17 +146,17 @@ fn without_nul(value: Value) -> Value {
     }
 }
 
-/// Turns every kept event into its runs.
+/// Turns every kept event into its runs; tells `held` when some wait for their turn.
 ///
 /// # Errors
 ///
 /// When the database failed; what was committed before stays.
-pub async fn consume_waiting(ctx: &Context) -> Result<(), StoreError> {
-    while consume_batch(ctx).await? == usize::from(BATCH) {}
+pub async fn consume_waiting(ctx: &Context, held: &Notify) -> Result<(), StoreError> {
+    while consume_batch(ctx, held).await? == usize::from(BATCH) {}
     Ok(())
 }
 
-async fn consume_batch(ctx: &Context) -> Result<usize, StoreError> {
+async fn consume_batch(ctx: &Context, held: &Notify) -> Result<usize, StoreError> {
     let mut tx = ctx.pool.begin().await.map_err(StoreError::while_trying("begin to consume"))?;
     let events = event::claim_waiting(&mut tx, BATCH).await?;
     if events.is_empty() {
@@ -166,47 +166,50 @@ async fn consume_batch(ctx: &Context) -> Result<usize, StoreError> {
     let now = ctx.clock.now();
     let waiting: Vec<Waiting> =
         event::subscriptions(&mut tx).await?.into_iter().filter_map(Waiting::read).collect();
-    let mut started = Vec::new();
-    let mut keyed = false;
-    for event in &events {
-        for waiting in
-            waiting.iter().filter(|one| topic_matches(&one.spec.schedule_expr, &event.topic))
-        {
-            let work = waiting.work(event, RunId::new(now, &mut id::rng()));
-            keyed |= work.concurrency.is_some();
-            let made = queue::enqueue(&mut tx, work).await?;
-            let task_id = waiting.subscription.task_id;
-            started.push((
-                Started { event_id: event.id, task_id, run_id: made.run_id },
-                waiting.subscription.agent_id,
-            ));
+    let matches: Vec<(&Event, &Waiting)> = events
+        .iter()
+        .flat_map(|event| waiting.iter().map(move |waiting| (event, waiting)))
+        .filter(|(event, waiting)| topic_matches(&waiting.spec.schedule_expr, &event.topic))
+        .collect();
+    let mut merging: Vec<_> = matches.iter().filter(|(_, one)| one.merging.is_any()).collect();
+    merging.dedup_by_key(|(_, one)| one.subscription.task_id);
+    if !merging.is_empty() {
+        let tasks: Vec<_> = merging.iter().map(|(_, one)| one.subscription.task_id).collect();
+        queue::hold_tasks(&mut tx, &tasks).await?;
+    }
+    let mut started = Vec::with_capacity(matches.len());
+    let mut new = Vec::with_capacity(matches.len());
+    let mut held_back = false;
+    for (event, waiting) in matches {
+        let work = waiting.work(event, RunId::new(now, &mut id::rng()));
+        held_back |= work.waits();
+        let Subscription { task_id, agent_id, .. } = waiting.subscription;
+        let made = queue::enqueue_trigger(&mut tx, work, waiting.merging).await?;
+        started.push(Started { event_id: event.id, task_id, run_id: made.run_id });
+        if !made.deduplicated {
+            new.push(Lifecycle {
+                kind: "run.queued",
+                agent_id,
+                task_id: Some(task_id),
+                run_id: Some(made.run_id),
+                at: now,
+            });
         }
     }
     let ids: Vec<_> = events.iter().map(|event| event.id).collect();
-    let links: Vec<_> = started.iter().map(|(link, _)| *link).collect();
-    event::consumed(&mut tx, &ids, &links, now).await?;
+    event::consumed(&mut tx, &ids, &started, now).await?;
     tx.commit().await.map_err(StoreError::while_trying("commit consumed events"))?;
 
     let newest = events.iter().map(|event| event.received_at).max().unwrap_or(now);
     let metrics = ctx.metrics.scheduler();
     metrics.event_lag_seconds.set((ctx.clock.now() - newest).as_seconds_f64().max(0.0));
-    metrics.triggers.with_label_values(&["event"]).inc_by(started.len() as u64);
-    if keyed {
-        turns::admit_keys(ctx).await?;
+    metrics.triggers.with_label_values(&["event"]).inc_by(new.len() as u64);
+    if held_back {
+        held.notify_one();
     }
-    if !started.is_empty() {
+    if !new.is_empty() {
         ctx.streams.wake_workers().await;
-        let told: Vec<_> = started
-            .iter()
-            .map(|(link, agent_id)| Lifecycle {
-                kind: "run.queued",
-                agent_id: *agent_id,
-                task_id: Some(link.task_id),
-                run_id: Some(link.run_id),
-                at: now,
-            })
-            .collect();
-        ctx.streams.lifecycle(&told).await;
+        ctx.streams.lifecycle(&new).await;
     }
     Ok(events.len())
 }
@@ -215,12 +218,16 @@ async fn consume_batch(ctx: &Context) -> Result<usize, StoreError> {
 struct Waiting {
     subscription: Subscription,
     spec: TaskSpec,
+    merging: Merging,
 }
 
 impl Waiting {
     fn read(subscription: Subscription) -> Option<Self> {
-        match serde_json::from_value(subscription.spec.clone()) {
-            Ok(spec) => Some(Self { subscription, spec }),
+        match serde_json::from_value::<TaskSpec>(subscription.spec.clone()) {
+            Ok(spec) => {
+                let merging = spec.merging();
+                Some(Self { subscription, spec, merging })
+            }
             Err(error) => {
                 tracing::error!(
                     task.id = %subscription.task_id,
@@ -253,6 +260,7 @@ impl Waiting {
             definition: None,
             dedupe: spec.dedupe_key.clone().map(|key| (key, seconds(spec.dedupe_window_seconds))),
             concurrency: spec.concurrency(),
+            rate: spec.rate(self.subscription.task_id),
             serial: spec.policy.overlap.is_serial(),
             held: None,
         }

@@ -33,8 +33,8 @@ pub async fn serve(ctx: Context, stop: CancellationToken) -> Result<(), BoxError
     let made = Arc::new(Notify::new());
     tokio::join!(
         fire::run(ctx.clone(), Arc::clone(&made), stop.clone()),
-        turns::run(ctx.clone(), made, stop.clone()),
-        events::run(ctx.clone(), stop.clone()),
+        turns::run(ctx.clone(), Arc::clone(&made), stop.clone()),
+        events::run(ctx.clone(), made, stop.clone()),
         upkeep::run(ctx.clone(), stop.clone()),
         orchestrator_boot::beat(ctx, Service::Scheduler, || (0, 0), stop),
     );

@@ -1,31 +1,38 @@
 //! Lets the runs begin that had to wait: those that catch up after an outage, at a bounded rate and by
 //! priority over all tasks; those whose task runs one at a time; those whose concurrency key had no
-//! free place.
+//! free place; those whose rate had let in enough.
 //!
 //! Whoever makes such runs, or ends the one before them, lets the next in itself; this looks again
-//! for what a dead process left.
+//! for what a dead process left. It alone knows of turns that come by time, and sleeps until the next.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_boot::{Context, Outage};
+use orchestrator_engine::store::queue::Admitted;
 use orchestrator_engine::store::{StoreError, queue};
+use sqlx::PgConnection;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// How often it is looked for runs that were left waiting.
 const SWEEP: Duration = Duration::from_secs(30);
+/// The same while Redis is away and nobody can tell of runs that wait.
+const SWEEP_WITHOUT_REDIS: Duration = Duration::from_secs(1);
 /// How often runs that catch up get their turn while there are some.
 const TURN: Duration = Duration::from_millis(100);
+/// How soon to look again for a run whose turn it is and that somebody else has in hand.
+const HELD_BY_ANOTHER: Duration = Duration::from_millis(10);
 
 /// Lets waiting runs begin until `stop`; looks at once when `made` says that there are new ones.
 pub async fn run(ctx: Context, made: Arc<Notify>, stop: CancellationToken) {
     let mut outage = Outage::new("let waiting runs begin");
     loop {
         let pause = match take(&ctx).await {
-            Ok(more) => {
+            Ok(next) => {
                 outage.over();
-                if more { TURN } else { SWEEP }
+                let longest = if ctx.streams.is_up() { SWEEP } else { SWEEP_WITHOUT_REDIS };
+                next.map_or(longest, |next| next.clamp(HELD_BY_ANOTHER, longest))
             }
             Err(error) => outage.pause_after(&error),
         };
@@ -37,39 +44,51 @@ pub async fn run(ctx: Context, made: Arc<Notify>, stop: CancellationToken) {
     }
 }
 
-/// Lets in what may begin now. Returns whether runs that catch up are left.
+/// Lets in what may begin now. Returns how long until it is the next run's turn; `None` when time alone
+/// lets nobody in.
 ///
 /// # Errors
 ///
 /// When the database failed; what was committed before stays.
-pub async fn take(ctx: &Context) -> Result<bool, StoreError> {
-    let mut conn =
-        ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
+pub async fn take(ctx: &Context) -> Result<Option<Duration>, StoreError> {
+    let reach = || StoreError::while_trying("reach the database");
+    let mut conn = ctx.pool.acquire().await.map_err(reach())?;
     let released = queue::release_catch_up(&mut conn, ctx.settings.scheduler.catch_up_rate).await?;
     let mut tasks = queue::tasks_to_admit(&mut conn).await?;
     drop(conn);
     tasks.extend(released.tasks);
     tasks.sort_unstable();
     tasks.dedup();
-    let admitted = queue::admit_tasks(&ctx.pool, &tasks).await? + admit_keys(ctx).await?;
-    if released.runs > 0 || admitted > 0 {
+    let mut admitted = queue::admit_tasks(&ctx.pool, &tasks).await?;
+    admitted += admit_keys(ctx).await?;
+    admitted += admit_rates(ctx).await?;
+    if released.runs > 0 || admitted.begun > 0 {
         ctx.streams.wake_workers().await;
     }
-    let mut conn =
-        ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
-    Ok(queue::catch_up_backlog(&mut conn, 1).await? > 0)
+    let mut conn = ctx.pool.acquire().await.map_err(reach())?;
+    next_turn(&mut conn).await
 }
 
-/// Lets runs begin that wait for a free place of their concurrency key, where there is one. Returns how
-/// many.
-///
-/// # Errors
-///
-/// When the database failed; what was committed before stays.
-pub async fn admit_keys(ctx: &Context) -> Result<u64, StoreError> {
+async fn admit_keys(ctx: &Context) -> Result<Admitted, StoreError> {
     let mut conn =
         ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
     let keys = queue::keys_to_admit(&mut conn, None).await?;
     drop(conn);
     queue::admit_keys(&ctx.pool, &keys).await
+}
+
+async fn admit_rates(ctx: &Context) -> Result<Admitted, StoreError> {
+    let mut conn =
+        ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
+    let rates = queue::waiting_rates(&mut conn, None).await?;
+    drop(conn);
+    let open = rates.into_iter().filter(|one| one.wait.is_zero()).map(|one| (one.owner, one.key));
+    queue::admit_rates(&ctx.pool, &open.collect::<Vec<_>>()).await
+}
+
+async fn next_turn(conn: &mut PgConnection) -> Result<Option<Duration>, StoreError> {
+    let catch_up = (queue::catch_up_backlog(conn, 1).await? > 0).then_some(TURN);
+    let by_rate = queue::waiting_rates(conn, None).await?.into_iter().map(|one| one.wait).min();
+    let by_time = queue::held_come_due_in(conn).await?;
+    Ok([catch_up, by_rate, by_time].into_iter().flatten().min())
 }

@@ -244,6 +244,7 @@ impl TestApp {
             definition: task.is_none().then(|| json!({"pipeline": []})),
             dedupe: None,
             concurrency: None,
+            rate: None,
             serial: false,
             held: None,
         }

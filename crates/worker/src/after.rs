@@ -38,15 +38,18 @@ pub(crate) async fn ended(ctx: &Context, ended: &Ended) {
 }
 
 async fn let_next_in(ctx: &Context, ended: &Ended) -> Result<(), StoreError> {
-    let mut admitted = 0;
+    let mut admitted = queue::Admitted::default();
     if ended.serial {
         admitted += queue::admit_tasks(&ctx.pool, &[ended.task]).await?;
     }
     if let Some(key) = &ended.concurrency_key {
         admitted += queue::admit_keys(&ctx.pool, &[(ended.agent, key.clone())]).await?;
     }
-    if admitted > 0 {
+    if admitted.begun > 0 {
         ctx.streams.wake_workers().await;
+    }
+    if admitted.rate_waits {
+        ctx.streams.wake_scheduler().await; // it works out when their turn is
     }
     Ok(())
 }

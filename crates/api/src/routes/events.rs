@@ -143,11 +143,11 @@ impl From<event::Event> for Event {
 struct EventDetail {
     #[serde(flatten)]
     event: Event,
-    /// The runs it started, at most one of each task.
+    /// The runs it started, or that stand for those it would have started; at most one of each task.
     runs: Vec<StartedRun>,
 }
 
-/// A run that an event started.
+/// A run that an event started, or that stands for it.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 struct StartedRun {
     #[schema(value_type = uuid::Uuid)]

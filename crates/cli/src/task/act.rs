@@ -11,6 +11,10 @@ use crate::output::{facts, text};
 use crate::session::{Session, zone_of};
 use crate::times::{parse_length, parse_time, stamp, time_in};
 
+/// Said when `run_now` made no run of its own.
+const STANDS: &str =
+    "no second run was made, this earlier one stands for it (debounce, singleton or dedupe_key)";
+
 pub(super) async fn run(args: RunArgs, session: &Session) -> Result<ExitCode, Failure> {
     let task = session.task(&args.task).await?;
     let params: Map<_, _> = args.params.into_iter().collect();
@@ -22,13 +26,13 @@ pub(super) async fn run(args: RunArgs, session: &Session) -> Result<ExitCode, Fa
     let repeated = answer.get("deduplicated") == Some(&Value::Bool(true));
     if args.watch {
         if repeated {
-            eprintln!("orchestrator: no second run inside the dedupe window; this is the first");
+            eprintln!("orchestrator: {STANDS}");
         }
         return crate::run::watch(&run, session).await;
     }
     session.show(&answer, |_| {
         let note = if repeated {
-            "no second run inside the dedupe window; this is the first".to_owned()
+            STANDS.to_owned()
         } else {
             format!("`orchestrator run watch {run}` shows how it goes")
         };

@@ -128,7 +128,8 @@ pub async fn claim_due(
         from task t
         join task_revision r on r.task_id = t.id and r.revision = t.revision
         cross join lateral (
-            select count(*) as in_flight, count(w.held) as waiting
+            select count(*) as in_flight,
+                   count(*) filter (where w.held in ('overlap', 'catch_up')) as waiting
             from due_work w where w.task_id = t.id
         ) as on_now
         where t.next_fire_at <= $1

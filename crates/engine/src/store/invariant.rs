@@ -28,6 +28,8 @@ pub const NAMES: &[&str] = &[
     "one_lease_a_run",
     "serial_runs_alone",
     "concurrency_in_bounds",
+    "rate_in_bounds",
+    "held_runs_move",
 ];
 
 /// Asks every invariant. Costs a scan of the queue and of recent history: not for every second.
@@ -70,10 +72,46 @@ pub async fn check(conn: &mut PgConnection) -> Result<Vec<Invariant>, StoreError
                 as "serial_runs_alone!",
             (select count(*) from (
                 select from due_work
-                where concurrency_key is not null and held is null
+                where concurrency_key is not null and (held is null or held = 'rate')
                 group by agent_id, concurrency_key
-                having count(*) > max(concurrency_limit)) as crowded)
-                as "concurrency_in_bounds!"
+                having count(*) > min(concurrency_limit)) as crowded)
+                as "concurrency_in_bounds!",
+            (select count(*) from rate_window
+             where starts[cardinality(starts)] - starts[cardinality(starts) - last_limit]
+                   < make_interval(secs => last_period_seconds))
+                as "rate_in_bounds!",
+            (select count(*) from due_work w
+             where held = 'overlap' and run_at < now() - interval '5 minutes'
+               and not exists (select from due_work o where o.task_id = w.task_id
+                               and (o.held is null or o.held in ('concurrency', 'rate')))
+               and not exists (select from run r where r.task_id = w.task_id
+                               and r.finished_at > now() - interval '5 minutes'))
+            + (select count(*) from (
+                select distinct on (agent_id, concurrency_key)
+                       agent_id, concurrency_key, concurrency_limit, run_at
+                from due_work where held = 'concurrency' and run_at <= now()
+                order by agent_id, concurrency_key, priority, scheduled_at, run_id) as w
+               where run_at < now() - interval '5 minutes'
+               and (select count(*) < least(w.concurrency_limit, min(o.concurrency_limit))
+                    from due_work o
+                    where o.agent_id = w.agent_id and o.concurrency_key = w.concurrency_key
+                      and (o.held is null or o.held = 'rate'))
+               and not exists (select from run r where r.agent_id = w.agent_id
+                               and r.finished_at > now() - interval '5 minutes'))
+            + (select count(*) from (
+                select distinct on (agent_id, rate_key)
+                       agent_id, rate_key, rate_limit, rate_period_seconds, run_at
+                from due_work where held = 'rate' and run_at <= now()
+                order by agent_id, rate_key, priority, scheduled_at, run_id) as w
+               where run_at < now() - interval '5 minutes'
+               and not exists (
+                   select from rate_window r where r.agent_id = w.agent_id and r.key = w.rate_key
+                   and r.starts[cardinality(r.starts) - w.rate_limit + 1]
+                       > now() - make_interval(secs => w.rate_period_seconds) - interval '5 minutes'))
+            + (select count(*) from due_work, pace
+               where held = 'catch_up' and run_at < now() - interval '5 minutes'
+               and name = 'catch_up' and used_to < now() - interval '5 minutes')
+                as "held_runs_move!"
         "#,
     )
     .fetch_one(conn)
@@ -98,6 +136,16 @@ pub async fn check(conn: &mut PgConnection) -> Result<Vec<Invariant>, StoreError
             7,
             "never more runs of a concurrency key are let in than its limit",
             row.concurrency_in_bounds,
+        ),
+        invariant(
+            8,
+            "within its period, a rate has let in no more runs than its limit",
+            row.rate_in_bounds,
+        ),
+        invariant(
+            9,
+            "a run that is held is let in within five minutes of its turn",
+            row.held_runs_move,
         ),
     ])
 }

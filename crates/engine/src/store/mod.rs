@@ -90,6 +90,15 @@ impl StoreError {
     }
 }
 
+/// Waits for what `name` stands for, and keeps others from it until the transaction ends.
+async fn lock_name(conn: &mut sqlx::PgConnection, name: &str) -> Result<(), StoreError> {
+    sqlx::query_scalar!("select pg_advisory_xact_lock(hashtextextended($1::text, 0))", name)
+        .fetch_one(conn)
+        .await
+        .map_err(StoreError::while_trying("lock a name"))?;
+    Ok(())
+}
+
 /// `duration` as Postgres takes it in `make_interval(secs => …)`.
 pub(crate) fn seconds(duration: Duration) -> f64 {
     duration.as_secs_f64()

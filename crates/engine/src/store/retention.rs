@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{Connection, PgConnection};
 
 use super::StoreError;
+use crate::task::RATE_PERIOD_MAX_SECONDS;
 
 /// First answers to requests with an `Idempotency-Key` are kept so long.
 const IDEMPOTENCY_KEPT: Duration = Duration::from_hours(24);
@@ -25,8 +26,8 @@ pub struct Pruned {
     pub occurrences: u64,
 }
 
-/// Removes runs, events and ledger entries older than `kept` at `now`, and answers, tokens and dedupe keys
-/// whose time is over; makes the partitions of the weeks to come. `None` when another process is
+/// Removes runs, events and ledger entries older than `kept` at `now`, and answers, tokens, dedupe keys
+/// and rates whose time is over; makes the partitions of the weeks to come. `None` when another process is
 /// doing so.
 ///
 /// # Errors
@@ -84,6 +85,17 @@ pub async fn prune(
         .execute(&mut *tx)
         .await
         .map_err(failed())?;
+    // No rate looks back further.
+    sqlx::query!(
+        "
+        delete from rate_window
+        where starts[cardinality(starts)] < now() - make_interval(secs => $1)
+        ",
+        f64::from(RATE_PERIOD_MAX_SECONDS),
+    )
+    .execute(&mut *tx)
+    .await
+    .map_err(failed())?;
     tx.commit().await.map_err(failed())?;
     Ok(Some(Pruned { partitions, events, occurrences }))
 }

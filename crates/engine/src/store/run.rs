@@ -296,19 +296,26 @@ pub async fn retry(
         "
         insert into due_work (run_id, agent_id, task_id, revision, priority, run_at, trigger,
                               nominal_at, scheduled_at, params, event, definition, last_error,
-                              serial, held, concurrency_key, concurrency_limit)
+                              serial, held, concurrency_key, concurrency_limit, rate_key,
+                              rate_limit, rate_period_seconds)
         select $1, $2, $3, $4, $5, now(), $6, $7, $8, $9, $10, $11, $12,
                coalesce(policy.serial, false),
                case when policy.serial then 'overlap'
-                    when policy.concurrency_key is not null then 'concurrency' end,
-               policy.concurrency_key, policy.concurrency_limit
+                    when policy.concurrency_key is not null then 'concurrency'
+                    when policy.rate_limit is not null then 'rate' end,
+               policy.concurrency_key, policy.concurrency_limit,
+               case when policy.rate_limit is not null then policy.rate_key end,
+               policy.rate_limit, policy.rate_period_seconds
         from (select) as always
         left join (
             select spec #>> '{policy,overlap}' in ('queue_one', 'queue_all', 'cancel_running')
                        as serial,
                    spec ->> 'concurrency_key' as concurrency_key,
                    case when spec ->> 'concurrency_key' is not null
-                        then (spec ->> 'concurrency_limit')::int end as concurrency_limit
+                        then (spec ->> 'concurrency_limit')::int end as concurrency_limit,
+                   coalesce('key/' || (spec #>> '{rate_limit,key}'), 'task/' || task_id) as rate_key,
+                   (spec #>> '{rate_limit,limit}')::int as rate_limit,
+                   (spec #>> '{rate_limit,period_seconds}')::int as rate_period_seconds
             from task_revision where task_id = $3 and revision = $4
         ) as policy on true
         ",

@@ -3,6 +3,7 @@
 //! To add one: a file with an `async fn(&Context) -> Result<(), StoreError>`, a line in [`DUTIES`]
 //! with how often, and a sentence in `docs/architecture.md`.
 
+mod expire;
 mod measure;
 mod prune;
 mod verify;
@@ -19,6 +20,7 @@ type Duty = for<'a> fn(&'a Context) -> BoxFuture<'a, Result<(), StoreError>>;
 
 /// Every chore: its name in metrics and logs, how often it is due, and what it does.
 const DUTIES: &[(&str, Duration, Duty)] = &[
+    ("expire", Duration::from_secs(10), |ctx| Box::pin(expire::runs(ctx))),
     ("measure", Duration::from_secs(15), |ctx| Box::pin(measure::queue(ctx))),
     ("workers", Duration::from_secs(30), |ctx| Box::pin(workers::forget(ctx))),
     ("verify", Duration::from_mins(5), |ctx| Box::pin(verify::invariants(ctx))),

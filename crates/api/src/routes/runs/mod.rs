@@ -139,6 +139,7 @@ async fn create(
         definition: Some(definition),
         dedupe: new.dedupe_key.filter(|_| !window.is_zero()).map(|key| (key, window)),
         concurrency: None,
+        rate: None,
         serial: false,
         held: None,
     };

@@ -42,7 +42,8 @@ pub struct Run {
     /// While it is queued: not to be started before this.
     pub run_at: Option<DateTime<Utc>>,
     /// While it is queued: what it waits for besides its time. `overlap`: the run of its task before
-    /// it; `catch_up`: its turn after an outage; `concurrency`: a free place of its concurrency key.
+    /// it; `catch_up`: its turn after an outage; `concurrency`: a free place of its concurrency key;
+    /// `rate`: its turn by the `rate_limit` of its task.
     #[schema(value_type = Option<String>)]
     pub waits_for: Option<Held>,
     /// When a worker first took it.

@@ -146,6 +146,7 @@ fn work(row: &TaskRow, nominal_at: DateTime<Utc>, run_id: RunId, now: DateTime<U
         definition: None,
         dedupe: None,
         concurrency: spec.concurrency(),
+        rate: spec.rate(row.id),
         serial: spec.policy.overlap.is_serial(),
         held: Some(Held::CatchUp),
     }

@@ -29,8 +29,9 @@ const REASON_MAX: usize = 1_000;
 
 /// Run a task now, beside its schedule.
 ///
-/// The parameters lie over the task's own. With the task's dedupe key in its window no second run is
-/// made; the answer then names the first.
+/// The parameters lie over the task's own. Where an earlier run of the task stands for this one
+/// (`debounce_seconds`, `singleton`, `dedupe_key` in its window), no second is made, and the answer
+/// names that one.
 #[utoipa::path(
     post, path = "/tasks/{id}/run_now", tag = "tasks",
     params(("id" = String, Path, description = "Id or name.")),
@@ -72,20 +73,27 @@ pub(super) async fn run_now(
         definition: None,
         dedupe: spec.dedupe_key.clone().filter(|_| !window.is_zero()).map(|key| (key, window)),
         concurrency: spec.concurrency(),
+        rate: spec.rate(row.id),
         serial: spec.policy.overlap.is_serial(),
         held: None,
     };
-    let queued = queue::enqueue(change.conn(), work).await?;
+    let waits = work.waits();
+    // `held` holds the task.
+    let queued = queue::enqueue_trigger(change.conn(), work, spec.merging()).await?;
     let detail = json!({"run_id": queued.run_id, "deduplicated": queued.deduplicated});
     change.audit("task.run_now", row.id, detail).await?;
     let accepted = Accepted { run_id: queued.run_id, deduplicated: queued.deduplicated };
     let answer =
         Answer::new(StatusCode::ACCEPTED, &accepted)?.location(format!("/runs/{}", queued.run_id));
     let answer = change.finish(answer).await?;
-    if !queued.deduplicated {
-        if row.spec.concurrency_key.is_some() {
-            api.let_next_in(row.agent_id, None).await;
+    if waits {
+        api.let_next_in(row.agent_id, None).await;
+        // It waits for its time first, and then for the others.
+        if row.spec.debounce_seconds.is_some() {
+            api.streams.wake_scheduler().await;
         }
+    }
+    if !queued.deduplicated {
         api.tell_run("run.queued", row.agent_id, Some(row.id), queued.run_id).await;
     }
     Ok(answer)

@@ -151,10 +151,10 @@ pub struct RunNow {
 /// The run that stands for what was asked.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct Accepted {
-    /// The new run, or the one whose dedupe window is open.
+    /// The new run, or the earlier one that stands for it.
     #[schema(value_type = uuid::Uuid)]
     pub run_id: RunId,
-    /// Whether it is an earlier one.
+    /// Whether it is an earlier one (`debounce_seconds`, `singleton`, `dedupe_key`).
     pub deduplicated: bool,
 }
 

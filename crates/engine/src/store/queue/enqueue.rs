@@ -9,6 +9,7 @@ use sqlx::PgConnection;
 use crate::id::{AgentId, RunId, TaskId};
 use crate::run::Trigger;
 use crate::store::{StoreError, seconds};
+use crate::task::Rate;
 use crate::text_enum;
 
 /// A run to be put into the queue.
@@ -43,6 +44,8 @@ pub struct NewWork {
     /// A key of the owner's, and how many runs with it may be let in at once. The run is held then,
     /// until [`super::admit_key`].
     pub concurrency: Option<(String, u16)>,
+    /// A rate of the owner's, and what it allows. The run is held then, until [`super::admit_rate`].
+    pub rate: Option<Rate>,
     /// Whether its task's runs go one at a time ([`crate::task::Overlap::is_serial`]).
     pub serial: bool,
     /// What it must wait for besides its time.
@@ -52,12 +55,14 @@ pub struct NewWork {
 text_enum! {
     /// What a run in the queue waits for besides its time.
     Held {
-        /// The run of its task before it ([`super::admit`]).
+        /// The run of its task before it ([`super::admit_tasks`]).
         Overlap = "overlap",
         /// Its turn after an outage ([`super::release_catch_up`]).
         CatchUp = "catch_up",
         /// A free place among the runs of its concurrency key ([`super::admit_key`]).
         Concurrency = "concurrency",
+        /// Its turn by the rate of its task ([`super::admit_rate`]).
+        Rate = "rate",
     }
 }
 
@@ -65,7 +70,14 @@ impl NewWork {
     /// Whether it is to be let in before it may begin.
     #[must_use]
     pub fn waits(&self) -> bool {
-        self.held.is_some() || self.concurrency.is_some()
+        self.first_held().is_some()
+    }
+
+    /// The first of what it is to wait for. What comes first to last: its turn after an outage, the run
+    /// before it, a place of its key, its rate.
+    pub(super) fn first_held(&self) -> Option<Held> {
+        let key = self.concurrency.as_ref().map(|_| Held::Concurrency);
+        self.held.or(key).or(self.rate.as_ref().map(|_| Held::Rate))
     }
 }
 
@@ -138,18 +150,20 @@ pub async fn enqueue_many(conn: &mut PgConnection, work: Vec<NewWork>) -> Result
         r#"
         insert into due_work (run_id, agent_id, task_id, revision, priority, run_at, trigger,
                               nominal_at, scheduled_at, expires_at, params, event, definition,
-                              serial, held, concurrency_key, concurrency_limit)
+                              serial, held, concurrency_key, concurrency_limit, rate_key,
+                              rate_limit, rate_period_seconds)
         select run_id, agent_id, task_id, revision, priority,
                now() + make_interval(secs => delay), trigger, nominal_at, scheduled_at,
                now() + make_interval(secs => delay + expires_after), params, event, definition,
-               serial, held, concurrency_key, concurrency_limit
+               serial, held, concurrency_key, concurrency_limit, rate_key, rate_limit,
+               rate_period_seconds
         from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::smallint[], $6::float8[],
                     $7::text[], $8::timestamptz[], $9::timestamptz[], $10::float8[],
                     $11::jsonb[], $12::jsonb[], $13::jsonb[], $14::bool[], $15::text[], $16::text[],
-                    $17::int[])
+                    $17::int[], $18::text[], $19::int[], $20::int[])
              as w(run_id, agent_id, task_id, revision, priority, delay, trigger, nominal_at,
                   scheduled_at, expires_after, params, event, definition, serial, held,
-                  concurrency_key, concurrency_limit)
+                  concurrency_key, concurrency_limit, rate_key, rate_limit, rate_period_seconds)
         "#,
         &columns.run_id,
         &columns.agent_id,
@@ -168,6 +182,9 @@ pub async fn enqueue_many(conn: &mut PgConnection, work: Vec<NewWork>) -> Result
         &columns.held as &[Option<&str>],
         &columns.concurrency_key as &[Option<String>],
         &columns.concurrency_limit as &[Option<i32>],
+        &columns.rate_key as &[Option<String>],
+        &columns.rate_limit as &[Option<i32>],
+        &columns.rate_period_seconds as &[Option<i32>],
     )
     .execute(conn)
     .await
@@ -197,6 +214,9 @@ struct Columns {
     held: Vec<Option<&'static str>>,
     concurrency_key: Vec<Option<String>>,
     concurrency_limit: Vec<Option<i32>>,
+    rate_key: Vec<Option<String>>,
+    rate_limit: Vec<Option<i32>>,
+    rate_period_seconds: Vec<Option<i32>>,
 }
 
 impl Columns {
@@ -205,6 +225,7 @@ impl Columns {
     }
 
     fn push(&mut self, work: NewWork) {
+        self.held.push(work.first_held().map(Held::as_str));
         self.run_id.push(work.run_id.0);
         self.agent_id.push(work.agent_id.0);
         self.task_id.push(work.task.map(|(id, _)| id.0));
@@ -219,10 +240,30 @@ impl Columns {
         self.event.push(work.event);
         self.definition.push(work.definition);
         self.serial.push(work.serial);
-        let held = work.held.or(work.concurrency.is_some().then_some(Held::Concurrency));
-        self.held.push(held.map(Held::as_str));
         let (key, limit) = work.concurrency.unzip();
         self.concurrency_key.push(key);
         self.concurrency_limit.push(limit.map(i32::from));
+        let rate = RateColumns::of(work.rate);
+        self.rate_key.push(rate.key);
+        self.rate_limit.push(rate.limit);
+        self.rate_period_seconds.push(rate.period_seconds);
+    }
+}
+
+/// A rate as a row has it: three values, or none.
+#[derive(Default)]
+pub(super) struct RateColumns {
+    pub(super) key: Option<String>,
+    pub(super) limit: Option<i32>,
+    pub(super) period_seconds: Option<i32>,
+}
+
+impl RateColumns {
+    pub(super) fn of(rate: Option<Rate>) -> Self {
+        rate.map_or_else(Self::default, |rate| Self {
+            key: Some(rate.key),
+            limit: Some(rate.limit.into()),
+            period_seconds: Some(i32::try_from(rate.period_seconds).unwrap_or(i32::MAX)),
+        })
     }
 }

@@ -1,60 +1,101 @@
 //! Runs that wait for something other than their time: for their turn after an outage, for the run of
-//! their task before them, for a free place among the runs of their concurrency key; in this order.
+//! their task before them, for a free place among the runs of their concurrency key
+//! ([`super::places`]), for their turn by a rate ([`super::rates`]); in this order.
 //!
 //! A held run is in the queue like any other, but nobody leases it. Whoever ends a run of a serial
-//! task calls [`admit`]; a chore calls it as well for every task that might be waiting, so a process
+//! task calls [`admit_tasks`]; a chore calls it as well for every task that might be waiting, so a process
 //! that dies in between only makes it later. Locks are always taken in one order: the task, then its
 //! runs.
+
+use std::ops::AddAssign;
 
 use sqlx::{PgConnection, PgPool};
 
 use super::cancel::{Canceled, cancel};
+use super::places::admit_keys;
+use super::rates::admit_rates;
 use crate::id::{AgentId, RunId, TaskId};
 use crate::run::RunError;
 use crate::store::StoreError;
 
-/// Lets the run of `task` that waits longest for the one before it begin, if no other is queued or
-/// on. Returns it. To be called in a transaction of its own.
+/// What letting runs in came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Admitted {
+    /// So many may begin: workers are to be told.
+    pub begun: u64,
+    /// Some wait for their rate: a scheduler is to be told, which works out when their turn is.
+    pub rate_waits: bool,
+}
+
+impl AddAssign for Admitted {
+    fn add_assign(&mut self, more: Self) {
+        self.begun += more.begun;
+        self.rate_waits |= more.rate_waits;
+    }
+}
+
+/// What a run that had its turn waits for next.
+enum Next {
+    Nothing,
+    Place(AgentId, String),
+    Rate(AgentId, String),
+}
+
+/// Lets the run of `task` that waits longest for the one before it pass, if no other is queued or on.
+/// Returns what it waits for next. To be called in a transaction of its own.
 ///
 /// # Errors
 ///
 /// [`StoreError::Database`].
-pub async fn admit(conn: &mut PgConnection, task: TaskId) -> Result<Option<RunId>, StoreError> {
+async fn admit(conn: &mut PgConnection, task: TaskId) -> Result<Option<Next>, StoreError> {
     // The statement after this one sees whatever the lock waited for.
     sqlx::query_scalar!("select 1 from task where id = $1 for no key update", task.0)
         .fetch_optional(&mut *conn)
         .await
         .map_err(StoreError::while_trying("lock a task whose runs wait"))?;
-    sqlx::query_scalar!(
+    let row = sqlx::query!(
         r#"
         update due_work
-        set held = case when concurrency_key is not null then 'concurrency' end,
+        set held = case when concurrency_key is not null then 'concurrency'
+                        when rate_key is not null then 'rate' end,
             run_at = greatest(run_at, now())
         where run_id = (select run_id from due_work where task_id = $1 and held = 'overlap'
                         order by scheduled_at, run_id limit 1)
           and not exists (select from due_work other where other.task_id = $1
-                          and (other.held is null or other.held = 'concurrency'))
-        returning run_id as "run_id: RunId"
+                          and (other.held is null or other.held in ('concurrency', 'rate')))
+        returning agent_id as "agent_id: AgentId", concurrency_key, rate_key
         "#,
         task.0,
     )
     .fetch_optional(conn)
     .await
-    .map_err(StoreError::while_trying("let the next run of a task begin"))
+    .map_err(StoreError::while_trying("let the next run of a task begin"))?;
+    Ok(row.map(|row| match (row.concurrency_key, row.rate_key) {
+        (Some(key), _) => Next::Place(row.agent_id, key),
+        (None, Some(key)) => Next::Rate(row.agent_id, key),
+        (None, None) => Next::Nothing,
+    }))
 }
 
-/// [`admit`] for each of the tasks, each in a transaction of its own. Returns how many runs were let in.
+/// Lets the next run of each of the tasks begin, if no other of the task is queued or on, as far as its
+/// key and rate let it. Each task, key and rate is a transaction of its own.
 ///
 /// # Errors
 ///
 /// [`StoreError::Database`]; what was committed before stays.
-pub async fn admit_tasks(pool: &PgPool, tasks: &[TaskId]) -> Result<u64, StoreError> {
-    let mut admitted = 0;
+pub async fn admit_tasks(pool: &PgPool, tasks: &[TaskId]) -> Result<Admitted, StoreError> {
+    let mut admitted = Admitted::default();
     for task in tasks {
         let mut tx =
             pool.begin().await.map_err(StoreError::while_trying("begin to admit a run"))?;
-        admitted += u64::from(admit(&mut tx, *task).await?.is_some());
+        let next = admit(&mut tx, *task).await?;
         tx.commit().await.map_err(StoreError::while_trying("commit an admission"))?;
+        match next {
+            None => {}
+            Some(Next::Nothing) => admitted.begun += 1,
+            Some(Next::Place(owner, key)) => admitted += admit_keys(pool, &[(owner, key)]).await?,
+            Some(Next::Rate(owner, key)) => admitted += admit_rates(pool, &[(owner, key)]).await?,
+        }
     }
     Ok(admitted)
 }
@@ -70,7 +111,7 @@ pub async fn tasks_to_admit(conn: &mut PgConnection) -> Result<Vec<TaskId>, Stor
         select distinct w.task_id as "task_id!: TaskId" from due_work w
         where w.held = 'overlap'
           and not exists (select from due_work o where o.task_id = w.task_id
-                          and (o.held is null or o.held = 'concurrency'))
+                          and (o.held is null or o.held in ('concurrency', 'rate')))
         "#,
     )
     .fetch_all(conn)
@@ -83,7 +124,7 @@ pub async fn tasks_to_admit(conn: &mut PgConnection) -> Result<Vec<TaskId>, Stor
 pub struct Released {
     /// How many runs had their turn.
     pub runs: usize,
-    /// Of those whose tasks run one at a time: the tasks, which need [`admit`].
+    /// Of those whose tasks run one at a time: the tasks, which need [`admit_tasks`].
     pub tasks: Vec<TaskId>,
 }
 
@@ -109,7 +150,8 @@ pub async fn release_catch_up(conn: &mut PgConnection, rate: u32) -> Result<Rele
         freed as (
             update due_work w
             set held = case when w.serial then 'overlap'
-                            when w.concurrency_key is not null then 'concurrency' end,
+                            when w.concurrency_key is not null then 'concurrency'
+                            when w.rate_key is not null then 'rate' end,
                 run_at = greatest(w.run_at, now())
             from next where w.run_id = next.run_id
             returning w.task_id, w.serial
@@ -131,95 +173,6 @@ pub async fn release_catch_up(conn: &mut PgConnection, rate: u32) -> Result<Rele
     tasks.sort_unstable();
     tasks.dedup();
     Ok(Released { runs: rows.len(), tasks })
-}
-
-/// Lets runs of the concurrency key begin, by priority, then the longest due first, as many as have a
-/// place: a run keeps its place from here until it has ended. Returns how many. To be called in a
-/// transaction of its own.
-///
-/// # Errors
-///
-/// [`StoreError::Database`].
-pub async fn admit_key(
-    conn: &mut PgConnection,
-    owner: AgentId,
-    key: &str,
-) -> Result<u64, StoreError> {
-    // The statement after this one sees whatever the lock waited for.
-    sqlx::query_scalar!(
-        "select pg_advisory_xact_lock(hashtextextended($1::text || '/' || $2::text, 0))",
-        owner.to_string(),
-        key,
-    )
-    .fetch_one(&mut *conn)
-    .await
-    .map_err(StoreError::while_trying("lock a concurrency key"))?;
-    let done = sqlx::query!(
-        "
-        with places as (
-            select coalesce((select concurrency_limit from due_work
-                             where agent_id = $1 and concurrency_key = $2 and held = 'concurrency'
-                             order by priority, scheduled_at limit 1), 0)
-                 - (select count(*) from due_work
-                    where agent_id = $1 and concurrency_key = $2 and held is null) as free
-        )
-        update due_work set held = null, run_at = greatest(run_at, now())
-        where run_id in (
-            select run_id from due_work
-            where agent_id = $1 and concurrency_key = $2 and held = 'concurrency'
-            order by priority, scheduled_at
-            limit greatest((select free from places), 0))
-        ",
-        owner.0,
-        key,
-    )
-    .execute(conn)
-    .await
-    .map_err(StoreError::while_trying("let runs of a concurrency key begin"))?;
-    Ok(done.rows_affected())
-}
-
-/// The concurrency keys, of one agent or of all, that have both runs waiting and a free place.
-///
-/// # Errors
-///
-/// [`StoreError::Database`].
-pub async fn keys_to_admit(
-    conn: &mut PgConnection,
-    owner: Option<AgentId>,
-) -> Result<Vec<(AgentId, String)>, StoreError> {
-    let rows = sqlx::query!(
-        r#"
-        select w.agent_id as "agent_id: AgentId", w.concurrency_key as "key!"
-        from (select agent_id, concurrency_key, max(concurrency_limit) as most from due_work
-              where held = 'concurrency' and ($1::uuid is null or agent_id = $1)
-              group by agent_id, concurrency_key) as w
-        where w.most > (select count(*) from due_work o
-                        where o.agent_id = w.agent_id and o.concurrency_key = w.concurrency_key
-                          and o.held is null)
-        "#,
-        owner.map(|owner| owner.0),
-    )
-    .fetch_all(conn)
-    .await
-    .map_err(StoreError::while_trying("look for concurrency keys with a free place"))?;
-    Ok(rows.into_iter().map(|row| (row.agent_id, row.key)).collect())
-}
-
-/// [`admit_key`] for each of the keys, each in a transaction of its own. Returns how many runs were let
-/// in.
-///
-/// # Errors
-///
-/// [`StoreError::Database`]; what was committed before stays.
-pub async fn admit_keys(pool: &PgPool, keys: &[(AgentId, String)]) -> Result<u64, StoreError> {
-    let mut admitted = 0;
-    for (owner, key) in keys {
-        let mut tx = pool.begin().await.map_err(StoreError::while_trying("begin to admit runs"))?;
-        admitted += admit_key(&mut tx, *owner, key).await?;
-        tx.commit().await.map_err(StoreError::while_trying("commit an admission"))?;
-    }
-    Ok(admitted)
 }
 
 /// How many runs wait for their turn after an outage, looked at no further than `limit`.

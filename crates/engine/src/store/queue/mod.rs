@@ -9,17 +9,24 @@
 mod cancel;
 mod commit;
 mod enqueue;
+mod expire;
 mod held;
 mod lease;
+mod merge;
+mod places;
+mod rates;
 mod take;
 
 pub use cancel::{Canceled, cancel};
 pub use commit::{Finished, Requeued, checkpoint, finish, requeue};
 pub(super) use enqueue::claim_key;
 pub use enqueue::{Enqueued, Held, NewWork, enqueue, enqueue_many};
+pub use expire::{Expired, expire};
 pub use held::{
-    Released, admit, admit_key, admit_keys, admit_tasks, catch_up_backlog, keys_to_admit,
-    release_catch_up, supersede, tasks_to_admit,
+    Admitted, Released, admit_tasks, catch_up_backlog, release_catch_up, supersede, tasks_to_admit,
 };
 pub use lease::{Lease, Leased, Past, Renewal, end_leases, release, renew};
+pub use merge::{enqueue_trigger, hold_tasks};
+pub use places::{Placed, admit_key, admit_keys, keys_to_admit};
+pub use rates::{WaitingRate, admit_rate, admit_rates, held_come_due_in, waiting_rates};
 pub use take::{QueueView, Take, Taken, untaken};
