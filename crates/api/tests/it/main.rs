@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what fails in the arrangements of a test fails the test")]
 
+mod admission;
 mod agents;
 mod bad_requests;
 mod calendars;

@@ -129,3 +129,115 @@ async fn what_other_programs_write_wrongly_stops_nothing() {
 
     assert_eq!(app.count("select count(*) from event").await, 1);
 }
+
+/// A task that waits for mail, with fields over the usual ones.
+async fn merging(fields: serde_json::Value) -> TestApp {
+    let app = TestApp::with(NOW, &[("WORKER_CONCURRENCY", "20")]).await;
+    let pipeline = json!([{"id": "one", "uses": "test.echo", "with": {"n": "${event.payload.n}"}}]);
+    let mut declared = task("event", "mail.*", &pipeline);
+    for (name, value) in fields.as_object().unwrap() {
+        declared[name] = value.clone();
+    }
+    app.add_task(declared).await;
+    app
+}
+
+const CONSUMED: &str = "select count(*) from event where consumed_at is not null";
+
+#[tokio::test]
+async fn events_within_the_window_are_one_run_that_sees_the_last_and_stands_for_all() {
+    let app = merging(json!({"debounce_seconds": 600})).await;
+    for n in 0..30 {
+        app.clock.advance(chrono::TimeDelta::milliseconds(1)); // ids tell the order, by milliseconds
+        publish(&app, "mail.new", n, None).await;
+    }
+    let (scheduler, tools) = (app.start_scheduler(), FakeTools::default());
+    app.until(CONSUMED, 30).await;
+    let made = app.count("select count(*) from due_work").await;
+    // Its time comes.
+    sqlx::query("update due_work set run_at = now()").execute(&app.servers.pool).await.unwrap();
+    let worker = app.start_worker(&tools);
+    app.until_idle().await;
+    publish(&app, "mail.new", 30, None).await;
+    let ctx = app.context(Service::Scheduler);
+    orchestrator_scheduler::events::consume_waiting(&ctx, &tokio::sync::Notify::new())
+        .await
+        .unwrap();
+    app.until(CONSUMED, 31).await;
+    scheduler.stop().await;
+    worker.stop().await;
+
+    assert_eq!(made, 1);
+    let seen: Vec<_> = tools.calls().into_iter().map(|call| call.input).collect();
+    assert_eq!(seen, [json!({"n": 29})]);
+    assert_eq!(app.count("select count(*) from event_run").await, 31);
+    let stands_for = "select count(*) from event_run group by run_id order by 1 desc limit 1";
+    assert_eq!(app.count(stands_for).await, 30, "the last event came too late for it");
+    app.check_invariants().await;
+}
+
+#[tokio::test]
+async fn however_many_schedulers_consume_a_burst_it_is_one_run() {
+    for fields in [json!({"debounce_seconds": 600}), json!({"singleton": true})] {
+        let app = merging(fields.clone()).await;
+        for n in 0..450 {
+            publish(&app, "mail.new", n, None).await;
+        }
+        let contexts: Vec<_> = (0..3).map(|_| app.context(Service::Scheduler)).collect();
+        let held = tokio::sync::Notify::new();
+        let all =
+            contexts.iter().map(|ctx| orchestrator_scheduler::events::consume_waiting(ctx, &held));
+        for one in futures::future::join_all(all).await {
+            one.unwrap();
+        }
+
+        assert_eq!(app.count("select count(*) from due_work").await, 1, "{fields}");
+        assert_eq!(app.count("select count(*) from event_run").await, 450, "{fields}");
+        assert_eq!(app.count("select count(distinct run_id) from event_run").await, 1, "{fields}");
+        app.check_invariants().await;
+    }
+}
+
+#[tokio::test]
+async fn an_event_makes_no_run_of_a_singleton_that_has_not_ended_and_names_that_one() {
+    let app = merging(json!({"singleton": true})).await;
+    let tools = FakeTools::default().on("test.echo", |call| Ok(call.input.clone()));
+    publish(&app, "mail.new", 1, None).await;
+    publish(&app, "mail.new", 2, None).await;
+    let scheduler = app.start_scheduler();
+    app.until(CONSUMED, 2).await;
+    let worker = app.start_worker(&tools);
+    app.until("select count(*) from run", 1).await;
+    publish(&app, "mail.new", 3, None).await;
+    let ctx = app.context(Service::Scheduler);
+    orchestrator_scheduler::events::consume_waiting(&ctx, &tokio::sync::Notify::new())
+        .await
+        .unwrap();
+    app.until("select count(*) from run", 2).await;
+    scheduler.stop().await;
+    worker.stop().await;
+
+    let seen: Vec<_> = tools.calls().into_iter().map(|call| call.input).collect();
+    assert_eq!(seen, [json!({"n": 1}), json!({"n": 3})]);
+    let standing = "select count(*) from event_run e join event v on v.id = e.event_id
+                    where v.payload->>'n' in ('1', '2')
+                      and e.run_id = (select e.run_id from event_run e join event v on v.id = e.event_id
+                                      where v.payload->>'n' = '1')";
+    assert_eq!(app.count(standing).await, 2);
+}
+
+#[tokio::test]
+async fn a_burst_of_events_goes_through_the_rate_of_its_task() {
+    let app = merging(json!({"rate_limit": {"limit": 3, "period_seconds": 1}})).await;
+    for n in 0..8 {
+        publish(&app, "mail.new", n, None).await;
+    }
+    let (scheduler, worker) = (app.start_scheduler(), app.start_worker(&FakeTools::default()));
+    app.until(CONSUMED, 8).await;
+    let ended = app.until_idle().await;
+    scheduler.stop().await;
+    worker.stop().await;
+
+    assert_eq!(ended, [("succeeded".to_owned(), 8)]);
+    app.check_invariants().await;
+}

@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "whatever goes wrong in a helper fails the test")]
 
 mod events;
+mod expiry;
 mod firing;
 mod missed;
 mod overlap;
+mod rates;
 mod year;
 mod zone_data;
