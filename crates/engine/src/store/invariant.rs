@@ -19,7 +19,7 @@ pub struct Invariant {
 }
 
 /// Names of all invariants, for whoever needs them before they are first checked.
-pub const NAMES: &[&str] = &[
+pub const NAMES: &[&str; 10] = &[
     "run_in_one_place",
     "fired_has_run",
     "past_times_decided",
@@ -30,6 +30,20 @@ pub const NAMES: &[&str] = &[
     "concurrency_in_bounds",
     "rate_in_bounds",
     "held_runs_move",
+];
+
+/// Their sentences, in the same order.
+const SAYS: &[&str; 10] = &[
+    "a run is in the queue or finished, never both",
+    "every time that fired has its run",
+    "an active schedule always has a next time",
+    "every step record has its run",
+    "an event that started runs counts as consumed",
+    "a run has one live lease at most",
+    "where runs of a schedule go one at a time, one at most is let in",
+    "never more runs of a concurrency key are let in than its limit",
+    "within its period, a rate has let in no more runs than its limit",
+    "a run that is held is let in within five minutes of its turn",
 ];
 
 /// Asks every invariant. Costs a scan of the queue and of recent history: not for every second.
@@ -118,34 +132,21 @@ pub async fn check(conn: &mut PgConnection) -> Result<Vec<Invariant>, StoreError
     .await
     .map_err(StoreError::while_trying("check the invariants"))?;
 
-    let invariant =
-        |index: usize, says, violations| Invariant { name: NAMES[index], says, violations };
-    Ok(vec![
-        invariant(0, "a run is in the queue or finished, never both", row.run_in_one_place),
-        invariant(1, "every time that fired has its run", row.fired_has_run),
-        invariant(2, "an active schedule always has a next time", row.past_times_decided),
-        invariant(3, "every step record has its run", row.step_has_run),
-        invariant(4, "an event that started runs counts as consumed", row.consumed_event_once),
-        invariant(5, "a run has one live lease at most", row.one_lease_a_run),
-        invariant(
-            6,
-            "where runs of a schedule go one at a time, one at most is let in",
-            row.serial_runs_alone,
-        ),
-        invariant(
-            7,
-            "never more runs of a concurrency key are let in than its limit",
-            row.concurrency_in_bounds,
-        ),
-        invariant(
-            8,
-            "within its period, a rate has let in no more runs than its limit",
-            row.rate_in_bounds,
-        ),
-        invariant(
-            9,
-            "a run that is held is let in within five minutes of its turn",
-            row.held_runs_move,
-        ),
-    ])
+    let violations = [
+        row.run_in_one_place,
+        row.fired_has_run,
+        row.past_times_decided,
+        row.step_has_run,
+        row.consumed_event_once,
+        row.one_lease_a_run,
+        row.serial_runs_alone,
+        row.concurrency_in_bounds,
+        row.rate_in_bounds,
+        row.held_runs_move,
+    ];
+    let sentences = NAMES.iter().zip(SAYS);
+    Ok(sentences
+        .zip(violations)
+        .map(|((&name, &says), violations)| Invariant { name, says, violations })
+        .collect())
 }

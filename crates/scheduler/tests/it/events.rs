@@ -131,7 +131,7 @@ async fn what_other_programs_write_wrongly_stops_nothing() {
 }
 
 /// A task that waits for mail, with fields over the usual ones.
-async fn merging(fields: serde_json::Value) -> TestApp {
+async fn merging(fields: &serde_json::Value) -> TestApp {
     let app = TestApp::with(NOW, &[("WORKER_CONCURRENCY", "20")]).await;
     let pipeline = json!([{"id": "one", "uses": "test.echo", "with": {"n": "${event.payload.n}"}}]);
     let mut declared = task("event", "mail.*", &pipeline);
@@ -146,7 +146,7 @@ const CONSUMED: &str = "select count(*) from event where consumed_at is not null
 
 #[tokio::test]
 async fn events_within_the_window_are_one_run_that_sees_the_last_and_stands_for_all() {
-    let app = merging(json!({"debounce_seconds": 600})).await;
+    let app = merging(&json!({"debounce_seconds": 600})).await;
     for n in 0..30 {
         app.clock.advance(chrono::TimeDelta::milliseconds(1)); // ids tell the order, by milliseconds
         publish(&app, "mail.new", n, None).await;
@@ -179,7 +179,7 @@ async fn events_within_the_window_are_one_run_that_sees_the_last_and_stands_for_
 #[tokio::test]
 async fn however_many_schedulers_consume_a_burst_it_is_one_run() {
     for fields in [json!({"debounce_seconds": 600}), json!({"singleton": true})] {
-        let app = merging(fields.clone()).await;
+        let app = merging(&fields).await;
         for n in 0..450 {
             publish(&app, "mail.new", n, None).await;
         }
@@ -200,7 +200,7 @@ async fn however_many_schedulers_consume_a_burst_it_is_one_run() {
 
 #[tokio::test]
 async fn an_event_makes_no_run_of_a_singleton_that_has_not_ended_and_names_that_one() {
-    let app = merging(json!({"singleton": true})).await;
+    let app = merging(&json!({"singleton": true})).await;
     let tools = FakeTools::default().on("test.echo", |call| Ok(call.input.clone()));
     publish(&app, "mail.new", 1, None).await;
     publish(&app, "mail.new", 2, None).await;
@@ -228,7 +228,7 @@ async fn an_event_makes_no_run_of_a_singleton_that_has_not_ended_and_names_that_
 
 #[tokio::test]
 async fn a_burst_of_events_goes_through_the_rate_of_its_task() {
-    let app = merging(json!({"rate_limit": {"limit": 3, "period_seconds": 1}})).await;
+    let app = merging(&json!({"rate_limit": {"limit": 3, "period_seconds": 1}})).await;
     for n in 0..8 {
         publish(&app, "mail.new", n, None).await;
     }
