@@ -85,6 +85,7 @@ impl Work {
             definition: None,
             dedupe: None,
             concurrency: None,
+            rate: None,
             serial: false,
             held: None,
         }
