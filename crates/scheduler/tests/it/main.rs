@@ -4,6 +4,7 @@
 
 mod events;
 mod firing;
+mod held;
 mod missed;
 mod overlap;
 mod year;

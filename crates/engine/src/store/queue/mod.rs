@@ -6,14 +6,16 @@
 //!
 //! The database's clock decides every lease; a worker's clock decides nothing.
 
+mod bulk;
 mod commit;
 mod enqueue;
 mod held;
 mod lease;
 
+pub use bulk::{MANY_MAX, cancel_many, retry_many};
 pub use commit::{Finished, Requeued, checkpoint, finish, requeue};
 pub(super) use enqueue::claim_key;
-pub use enqueue::{Enqueued, Held, NewWork, enqueue, enqueue_many};
+pub use enqueue::{Enqueued, Held, NewWork, enqueue, enqueue_batch, enqueue_many};
 pub use held::{
     Released, admit, admit_key, admit_keys, admit_tasks, catch_up_backlog, keys_to_admit,
     release_catch_up, supersede, tasks_to_admit,
