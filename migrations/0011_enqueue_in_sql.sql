@@ -23,9 +23,6 @@ create unlogged table if not exists sleeper (process_id uuid primary key);
 -- Which task has this name, among those of all agents?
 create index task_by_name on task (name) where name is not null and status <> 'canceled';
 
-create schema orchestrator;
-comment on schema orchestrator is 'What other programs may call, once they are granted it.';
-
 -- A UUIDv7 of the present (RFC 9562 §5.7): 48 bits of Unix milliseconds, the version, and 74 bits of a
 -- random UUID with its variant.
 create function new_run_id() returns uuid language sql volatile as $$
@@ -61,6 +58,27 @@ begin
         end if;
     end if;
 end $$;
+
+-- Does at the commit what belongs there, however long the transaction took. Workers look for what became
+-- due a moment ago: a run that was added earlier is due from the commit on. And one that sleeps is woken.
+create function settle_enqueued() returns trigger language plpgsql security definer as $$
+begin
+    if new.run_at < clock_timestamp() - interval '100 ms' then
+        update due_work set run_at = clock_timestamp() where run_id = new.run_id and run_at = new.run_at;
+    end if;
+    if new.held is null and exists (select from sleeper) then
+        perform pg_notify('orchestrator_work', '');
+    end if;
+    return null;
+end $$;
+-- The two times are the same in rows that the function made, and in few others, where it does no harm.
+create constraint trigger due_work_enqueued after insert on due_work deferrable initially deferred
+    for each row when (new.run_at = new.scheduled_at) execute function settle_enqueued();
+
+-- Last of what is made by names alone: where the role is called orchestrator too, what comes behind this in
+-- the same session would go in here.
+create schema if not exists orchestrator;
+comment on schema orchestrator is 'What other programs may call, once they are granted it.';
 
 -- Adds a run of a task, as POST /tasks/{id}/run_now does, in the caller's transaction; returns its id, or
 -- that of the run whose dedupe window is open. Whether the run is made is decided by the commit.
@@ -192,27 +210,17 @@ end $$;
 revoke all on function orchestrator.enqueue from public;
 comment on function orchestrator.enqueue is 'Adds a run of a task in the caller''s transaction; returns its id.';
 
--- Does at the commit what belongs there, however long the transaction took. Workers look for what became
--- due a moment ago: a run that was added earlier is due from the commit on. And one that sleeps is woken.
-create function settle_enqueued() returns trigger language plpgsql security definer as $$
-begin
-    if new.run_at < clock_timestamp() - interval '100 ms' then
-        update due_work set run_at = clock_timestamp() where run_id = new.run_id and run_at = new.run_at;
-    end if;
-    if new.held is null and exists (select from sleeper) then
-        perform pg_notify('orchestrator_work', '');
-    end if;
-    return null;
-end $$;
--- The two times are the same in rows that the function made, and in few others, where it does no harm.
-create constraint trigger due_work_enqueued after insert on due_work deferrable initially deferred
-    for each row when (new.run_at = new.scheduled_at) execute function settle_enqueued();
-
--- Both act with the rights of their owner, so whoever calls them must not decide what their names mean.
+-- Both act with the rights of their owner, so whoever calls them must not decide what their names mean. And
+-- weeks are made where the others are.
 do $$
+declare
+    home name := (select n.nspname from pg_class c join pg_namespace n on n.oid = c.relnamespace
+                  where c.oid = 'task'::regclass);
 begin
-    execute format('alter function orchestrator.enqueue set search_path = %I, pg_temp', current_schema());
-    execute format('alter function settle_enqueued set search_path = %I, pg_temp', current_schema());
+    execute format('alter function orchestrator.enqueue set search_path = %I, pg_temp', home);
+    execute format('alter function settle_enqueued set search_path = %I, pg_temp', home);
+    execute format('alter function ensure_run_partitions set search_path = %I, pg_temp', home);
+    execute format('alter function drop_run_partitions set search_path = %I, pg_temp', home);
 end $$;
 
 -- lz4 packs at a fraction of pglz's cost; a server built without it goes on with pglz. Partitions made

@@ -1,7 +1,7 @@
 //! `orchestrator.enqueue`: runs that other programs add in their own transactions, by SQL alone.
 
 use orchestrator_engine::id::RunId;
-use orchestrator_engine::store::data_limit;
+use orchestrator_engine::store::{self, data_limit};
 use orchestrator_testkit::{FakeTools, TestApp, task};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -184,6 +184,24 @@ async fn a_role_needs_nothing_but_the_right_to_call_the_function() {
     assert!(refused.is_err());
     assert!(made.is_ok(), "{made:?}");
     assert_eq!(app.count("select count(*) from due_work").await, 1);
+}
+
+/// The tests' role is called orchestrator, as that of most installations, and so is the schema of the
+/// function; what is made without a schema must not go in there.
+#[tokio::test]
+async fn a_second_start_finds_its_migrations_though_role_and_schema_have_one_name() {
+    let app = TestApp::at(NOW).await;
+    let tables = "select count(*) from pg_class where relkind in ('r', 'p')";
+    let (before, first) = (app.count(tables).await, store::migrate::known_version());
+
+    let second = store::migrate(&app.servers.pool).await.expect("nothing is missing");
+    let in_force = store::migrate::version(&app.servers.pool).await.expect("the database answers");
+
+    assert_eq!((second, in_force), (first, first));
+    assert_eq!(app.count(tables).await, before);
+    let strays = "select count(*) from pg_class c join pg_namespace n on n.oid = c.relnamespace
+                  where n.nspname = 'orchestrator'";
+    assert_eq!(app.count(strays).await, 0);
 }
 
 #[tokio::test]
