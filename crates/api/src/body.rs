@@ -4,16 +4,43 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use http_body_util::{BodyExt as _, Limited};
+use orchestrator_engine::pipeline::expr::json_len;
 use orchestrator_engine::problem::{Problem as Entry, pointer_token};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::problem::Problem;
 use crate::read;
+use crate::state::Api;
 
-/// The largest body taken, in bytes.
+/// The largest body taken, in bytes, unless `RUN_DATA_MAX_BYTES` asks for more.
 pub const MAX_BYTES: usize = orchestrator_engine::config::BODY_MAX_BYTES;
+
+/// The largest body of a batch, in bytes: a thousand runs with 8 kB each.
+pub const BATCH_MAX_BYTES: usize = 8 * 1024 * 1024;
+
+/// What stands around the largest value that a run may be given.
+const AROUND_DATA_BYTES: usize = 64 * 1024;
+
+/// The largest body taken where a run may be given `data_max_bytes`.
+#[must_use]
+pub const fn max_bytes(data_max_bytes: usize) -> usize {
+    if data_max_bytes > MAX_BYTES { data_max_bytes + AROUND_DATA_BYTES } else { MAX_BYTES }
+}
+
+/// The mistake of giving a run more than `max` bytes of JSON; `None`: it is none.
+#[must_use]
+pub fn too_much(value: &impl Serialize, pointer: &str, max: usize) -> Option<Entry> {
+    if json_len(value, max) <= max {
+        return None;
+    }
+    let bytes = json_len(value, usize::MAX);
+    let message =
+        format!("is {bytes} bytes of JSON, but must be at most {max} (RUN_DATA_MAX_BYTES)");
+    Some(Entry::new(pointer, message))
+}
 
 /// A JSON body, read as `T`. No body at all counts as `{}`.
 pub struct Sent<T> {
@@ -23,14 +50,32 @@ pub struct Sent<T> {
     pub hash: Vec<u8>,
 }
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Sent<T> {
+impl<T: DeserializeOwned> FromRequest<Api> for Sent<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        Self::read(request, max_bytes(api.options.data_max_bytes)).await
+    }
+}
+
+/// The body of a request that carries many things at once: the same as [`Sent`], but larger.
+pub struct SentBatch<T>(pub Sent<T>);
+
+impl<T: DeserializeOwned> FromRequest<Api> for SentBatch<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        let max = max_bytes(api.options.data_max_bytes).max(BATCH_MAX_BYTES);
+        Sent::read(request, max).await.map(Self)
+    }
+}
+
+impl<T: DeserializeOwned> Sent<T> {
+    async fn read(request: Request, max: usize) -> Result<Self, Problem> {
         let mut hash = Sha256::new();
         hash.update(format!("{} {}\n", request.method(), request.uri()));
         let (parts, body) = request.into_parts();
-        let bytes = all_bytes(&parts.headers, body).await?;
+        let bytes = all_bytes(&parts.headers, body, max).await?;
         hash.update(&bytes);
         let value = json(&parts.headers, &bytes)?;
         let body = read::exact(value).map_err(Problem::invalid)?;
@@ -49,26 +94,27 @@ impl<S: Send + Sync> FromRequest<S> for SentCalendar {
         if media_type(&parts.headers) != "text/calendar" {
             return Err(Problem::media_type("text/calendar"));
         }
-        Ok(Self(all_bytes(&parts.headers, body).await?))
+        Ok(Self(all_bytes(&parts.headers, body, MAX_BYTES).await?))
     }
 }
 
-/// The whole body, if it is no larger than [`MAX_BYTES`].
+/// The whole body, if it is no larger than `max` bytes.
 pub(crate) async fn all_bytes(
     headers: &HeaderMap,
     body: axum::body::Body,
+    max: usize,
 ) -> Result<Bytes, Problem> {
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.parse::<usize>().ok());
-    if announced.is_some_and(|length| length > MAX_BYTES) {
-        return Err(Problem::too_large(MAX_BYTES));
+    if announced.is_some_and(|length| length > max) {
+        return Err(Problem::too_large(max));
     }
-    match Limited::new(body, MAX_BYTES).collect().await {
+    match Limited::new(body, max).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            Err(Problem::too_large(MAX_BYTES))
+            Err(Problem::too_large(max))
         }
         Err(_) => Err(Problem::bad_request("the body broke off")),
     }

@@ -1,5 +1,6 @@
 //! What every handler is given.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub struct Options {
     pub default_timezone: chrono_tz::Tz,
     /// Whether `/metrics` answers.
     pub enable_metrics: bool,
+    /// The largest params and event, in bytes of JSON (`RUN_DATA_MAX_BYTES`).
+    pub data_max_bytes: usize,
 }
 
 impl Options {
@@ -81,6 +84,7 @@ impl Api {
                 token_lifetime: ctx.settings.api.token_lifetime,
                 default_timezone: ctx.settings.default_timezone,
                 enable_metrics: ctx.settings.enable_metrics,
+                data_max_bytes: ctx.settings.run_data_max_bytes,
             },
             started_at: ctx.started_at,
             limits: Arc::new(LocalLimits::default()),
@@ -101,11 +105,38 @@ impl Api {
         self.streams.lifecycle(&[change]).await;
     }
 
-    /// Lets runs begin that may: the next of the task, those of the owner's concurrency keys with a free
-    /// place, and those whose turn it is by their rate. To be called when a run has come or ended; a
-    /// scheduler does it later where this cannot.
-    pub async fn let_next_in(&self, owner: AgentId, task: Option<TaskId>) {
-        if let Err(error) = self.admit(owner, task).await {
+    /// The same of many runs, at once.
+    pub async fn tell_runs(
+        &self,
+        kind: &'static str,
+        runs: impl IntoIterator<Item = (AgentId, Option<TaskId>, RunId)>,
+    ) {
+        let at = self.clock.now();
+        let changes: Vec<_> = runs
+            .into_iter()
+            .map(|(agent_id, task_id, run)| Lifecycle {
+                kind,
+                agent_id,
+                task_id,
+                run_id: Some(run),
+                at,
+            })
+            .collect();
+        if !changes.is_empty() {
+            self.streams.wake_workers().await;
+            self.streams.lifecycle(&changes).await;
+        }
+    }
+
+    /// [`Api::let_next_in`] for what many runs leave or fill, each task and each owner once.
+    pub async fn let_many_in(&self, runs: impl IntoIterator<Item = (AgentId, Option<TaskId>)>) {
+        let (mut owners, mut tasks) = (BTreeSet::new(), BTreeSet::new());
+        for (owner, task) in runs {
+            owners.insert(owner);
+            tasks.extend(task);
+        }
+        let tasks: Vec<_> = tasks.into_iter().collect();
+        if let Err(error) = self.admit(&tasks, owners).await {
             tracing::debug!(
                 error = &error as &dyn std::error::Error,
                 "runs that wait will be let in by a scheduler"
@@ -113,14 +144,37 @@ impl Api {
         }
     }
 
-    async fn admit(&self, owner: AgentId, task: Option<TaskId>) -> Result<(), StoreError> {
-        let mut admitted = queue::admit_tasks(&self.pool, task.as_slice()).await?;
+    /// Lets runs begin that may: the next of the task, those of the owner's concurrency keys with a free
+    /// place, and those whose turn it is by their rate. To be called when a run has come or ended; a
+    /// scheduler does it later where this cannot.
+    pub async fn let_next_in(&self, owner: AgentId, task: Option<TaskId>) {
+        if let Err(error) = self.admit(task.as_slice(), [owner]).await {
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "runs that wait will be let in by a scheduler"
+            );
+        }
+    }
+
+    async fn admit(
+        &self,
+        tasks: &[TaskId],
+        owners: impl IntoIterator<Item = AgentId>,
+    ) -> Result<(), StoreError> {
+        let mut admitted = queue::admit_tasks(&self.pool, tasks).await?;
+        let owners: Vec<_> = owners.into_iter().collect();
+        let mut keys = Vec::new();
         let mut conn = self.reach().await?;
-        let keys = queue::keys_to_admit(&mut conn, Some(owner)).await?;
+        for owner in &owners {
+            keys.extend(queue::keys_to_admit(&mut conn, Some(*owner)).await?);
+        }
         drop(conn);
         admitted += queue::admit_keys(&self.pool, &keys).await?;
         let mut conn = self.reach().await?;
-        let rates = queue::waiting_rates(&mut conn, Some(owner)).await?;
+        let mut rates = Vec::new();
+        for owner in owners {
+            rates.extend(queue::waiting_rates(&mut conn, Some(owner)).await?);
+        }
         drop(conn);
         let (open, later): (Vec<_>, Vec<_>) = rates.into_iter().partition(|one| one.wait.is_zero());
         let open: Vec<_> = open.into_iter().map(|one| (one.owner, one.key)).collect();

@@ -174,7 +174,7 @@ pub struct RunInfo {
     pub attempt: i32,
     /// What made it.
     pub trigger: Trigger,
-    /// The time the schedule named.
+    /// The time the schedule named, or, of a run that was asked for ahead of its time, that time.
     pub nominal_at: Option<DateTime<Utc>>,
     /// When it was to start: the nominal time and its jitter, or the moment it was asked for.
     pub scheduled_at: DateTime<Utc>,

@@ -115,6 +115,13 @@ fn foreign(ctx: &Context, entry: &Entry) -> Option<NewEvent> {
         None => Some("it has no field `topic`".to_owned()),
         Some(topic) => check_topic(topic).err(),
     };
+    let bytes = entry.payload.as_ref().map_or(0, String::len);
+    let most = ctx.settings.run_data_max_bytes;
+    let problem = problem.or_else(|| {
+        (bytes > most).then(|| {
+            format!("its payload has {bytes} bytes, more than RUN_DATA_MAX_BYTES ({most})")
+        })
+    });
     if let Some(problem) = problem {
         tracing::warn!(entry = entry.id, problem, "an entry of orchestrator:events is no event");
         return None;

@@ -13,6 +13,7 @@ mod upkeep;
 use std::sync::Arc;
 
 use orchestrator_boot::{BoxError, Context, Service};
+use orchestrator_engine::store::{StoreError, data_limit};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -30,13 +31,27 @@ pub async fn serve(ctx: Context, stop: CancellationToken) -> Result<(), BoxError
             "stored times could not be compared with this program's zone data; the next start will"
         );
     }
+    if let Err(error) = limit_data(&ctx).await {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "orchestrator.enqueue goes on with the limit of data it had; the next start will set it"
+        );
+    }
     let made = Arc::new(Notify::new());
     tokio::join!(
         fire::run(ctx.clone(), Arc::clone(&made), stop.clone()),
         turns::run(ctx.clone(), Arc::clone(&made), stop.clone()),
+        turns::hear(ctx.clone(), Arc::clone(&made), stop.clone()),
         events::run(ctx.clone(), made, stop.clone()),
         upkeep::run(ctx.clone(), stop.clone()),
         orchestrator_boot::beat(ctx, Service::Scheduler, || (0, 0), stop),
     );
     Ok(())
+}
+
+/// Has SQL refuse what this program would refuse.
+async fn limit_data(ctx: &Context) -> Result<(), StoreError> {
+    let mut conn =
+        ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
+    data_limit::set(&mut conn, ctx.settings.run_data_max_bytes).await
 }

@@ -3,12 +3,13 @@
 //! free place; those whose rate had let in enough.
 //!
 //! Whoever makes such runs, or ends the one before them, lets the next in itself; this looks again
-//! for what a dead process left. It alone knows of turns that come by time, and sleeps until the next.
+//! for what a dead process left, and at once for what another program has added by SQL. It alone knows of turns that come by time, and sleeps until the next.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_boot::{Context, Outage};
+use orchestrator_engine::store::notices::{self, Notices};
 use orchestrator_engine::store::queue::Admitted;
 use orchestrator_engine::store::{StoreError, queue};
 use sqlx::PgConnection;
@@ -41,6 +42,37 @@ pub async fn run(ctx: Context, made: Arc<Notify>, stop: CancellationToken) {
             () = made.notified() => {}
             () = tokio::time::sleep(pause) => {}
         }
+    }
+}
+
+/// Notes in `made` that another program has added runs which are to be let in, until `stop`. The
+/// function that adds them leaves that to us: it would have to keep others from it until its caller's
+/// transaction ends.
+pub async fn hear(ctx: Context, made: Arc<Notify>, stop: CancellationToken) {
+    let mut outage = Outage::new("hear of runs that other programs add");
+    let listen = async {
+        loop {
+            let Err(error) = pass_on(&ctx, &made, &mut outage).await;
+            tokio::time::sleep(outage.pause_after(&error)).await;
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = listen => {}
+    }
+}
+
+async fn pass_on(
+    ctx: &Context,
+    made: &Notify,
+    outage: &mut Outage,
+) -> Result<std::convert::Infallible, StoreError> {
+    let mut notices = Notices::on(notices::HELD, &ctx.pool).await?;
+    outage.over();
+    loop {
+        // Also at the start: something may have been said before.
+        made.notify_one();
+        notices.next().await?;
     }
 }
 

@@ -21,8 +21,9 @@ use crate::http::allow::AllowList;
 use crate::llm::LlmConfig;
 use crate::{core, http, llm, mcp, schema};
 
-/// The largest result of a tool, as JSON text. `http.request` bounds its own by `max_bytes`.
-pub const OUTPUT_MAX_BYTES: usize = 1024 * 1024;
+/// The largest result that a tool may hand on, as JSON text: the greatest that can be kept at all. What
+/// a run may keep is bounded by a setting, in the engine. `http.request` bounds its own by `max_bytes`.
+pub const OUTPUT_MAX_BYTES: usize = *orchestrator_engine::config::RUN_DATA_RANGE.end();
 
 /// The variables that stdio MCP servers inherit; everything else they get is in their own `env`.
 pub const INHERITED_ENV: [&str; 3] = ["PATH", "HOME", "LANG"];

@@ -172,6 +172,7 @@ async fn prepare(
         last,
         secrets: Arc::clone(&worker.secrets),
         records,
+        data_max_bytes: worker.ctx.settings.run_data_max_bytes,
         jitter: id::rng().random(),
     };
     Ok(Prepared { context, interrupted })

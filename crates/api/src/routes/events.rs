@@ -14,7 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::auth::{Caller, EventsPublish, EventsRead};
-use crate::body::Sent;
+use crate::body::{Sent, too_much};
 use crate::change::{Answer, Begun, Change};
 use crate::page::{List, Query};
 use crate::problem::{Problem, ProblemDocument};
@@ -64,7 +64,7 @@ async fn publish(
     caller: Caller<EventsPublish>,
     sent: Sent<PublishEvent>,
 ) -> Result<Answer, Problem> {
-    check(&sent.body)?;
+    check(&sent.body, api.options.data_max_bytes)?;
     let mut change = match Change::begin(&api, &caller, &sent.hash).await? {
         Begun::New(change) => change,
         Begun::Before(answer) => return Ok(answer),
@@ -92,8 +92,9 @@ async fn publish(
     Ok(answer)
 }
 
-fn check(event: &PublishEvent) -> Result<(), Problem> {
+fn check(event: &PublishEvent, data_max_bytes: usize) -> Result<(), Problem> {
     let mut problems = Vec::new();
+    problems.extend(too_much(&event.payload, "/payload", data_max_bytes));
     if let Err(message) = check_topic(&event.topic) {
         problems.push(Entry::new("/topic", message));
     }

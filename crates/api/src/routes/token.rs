@@ -69,7 +69,7 @@ async fn token(State(api): State<Api>, request: Request) -> Result<Response, Pro
     let peer = peer(&request);
     let request_id = request.extensions().get::<RequestId>().cloned();
     let (parts, sent) = request.into_parts();
-    let bytes = body::all_bytes(&parts.headers, sent).await?;
+    let bytes = body::all_bytes(&parts.headers, sent, body::MAX_BYTES).await?;
     let asked = read_request(&parts.headers, &bytes)?;
     if asked.grant_type.as_deref() != Some("client_credentials") {
         return Err(Problem::invalid_at("/grant_type", "must be client_credentials"));

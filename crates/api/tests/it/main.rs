@@ -10,6 +10,7 @@ mod changes;
 mod feeds;
 mod harness;
 mod limits;
+mod many_runs;
 mod pages;
 mod runs;
 mod tasks;

@@ -1,5 +1,6 @@
 //! `run`: what was, is and will be done.
 
+mod many;
 mod watch;
 
 use std::fmt::Write as _; // writing into a String cannot fail
@@ -15,6 +16,7 @@ use crate::output::{Ids, facts, items, short, table, text};
 use crate::session::{Session, zone_of};
 use crate::times::{Zone, length, parse_time, stamp, time_in};
 
+use many::Many;
 pub use watch::watch;
 
 /// What can be done with runs. A run is named by its id, part of its id, or the name of a task, whose
@@ -47,25 +49,49 @@ When standard output is no terminal, a line is written for each change.")]
         /// Its id, or the name of a task: its newest run.
         run: String,
     },
-    /// End a run.
+    /// End a run, or all that match.
+    #[command(after_help = "\
+Examples:
+  orchestrator run cancel 5e1d2f90
+  orchestrator run cancel --task crawl --status queued
+  orchestrator run cancel --all --dry-run")]
     Cancel {
         /// Its id, or the name of a task: its newest run.
-        run: String,
+        run: Option<String>,
+        /// Those that are queued, or running; without it, both.
+        #[arg(long, conflicts_with = "run", value_parser = |text: &str| text.parse::<RunStatus>())]
+        status: Option<RunStatus>,
+        #[command(flatten)]
+        many: Many,
     },
-    /// Run a failed, canceled or expired run again; steps that succeeded are not done again.
+    /// Run a failed, canceled or expired run again, or all that match; steps that succeeded are not done
+    /// again.
     #[command(after_help = "\
 Examples:
   orchestrator run retry morning-briefing --watch
-  orchestrator run retry 5e1d2f90 --from-step weather")]
+  orchestrator run retry 5e1d2f90 --from-step weather
+  orchestrator run retry --task crawl --failed --error-kind timeout
+  orchestrator run retry --failed --from '2026-11-20 00:00' --yes")]
     Retry {
         /// Its id, or the name of a task: its newest run.
-        run: String,
+        run: Option<String>,
         /// A step of the outermost list: it and all after it are done again.
-        #[arg(long, value_name = "STEP")]
+        #[arg(long, value_name = "STEP", requires = "run")]
         from_step: Option<String>,
         /// Follow it to its end.
-        #[arg(long, short)]
+        #[arg(long, short, requires = "run")]
         watch: bool,
+        /// Those that failed; the default where there is another filter.
+        #[arg(long, conflicts_with_all = ["run", "status"])]
+        failed: bool,
+        /// Those that failed, are canceled or expired.
+        #[arg(long, conflicts_with = "run", value_parser = |text: &str| text.parse::<RunStatus>())]
+        status: Option<RunStatus>,
+        /// Those whose error is of this kind, as timeout or unreachable.
+        #[arg(long, conflicts_with = "run", value_name = "KIND")]
+        error_kind: Option<String>,
+        #[command(flatten)]
+        many: Many,
     },
 }
 
@@ -98,7 +124,16 @@ pub async fn run(verb: Verb, session: &Session) -> Result<ExitCode, Failure> {
         Verb::List(args) => list(args, session).await,
         Verb::Show { run, full } => show(&run, full, session).await,
         Verb::Watch { run } => watch(&text(&session.run(&run).await?, "id"), session).await,
-        Verb::Cancel { run } => {
+        Verb::Cancel { run: None, status, many } => {
+            let what = many::What { verb: "cancel", done: "canceled", status, error_kind: None };
+            many::many(what, &many, session).await
+        }
+        Verb::Retry { run: None, failed, status, error_kind, many, .. } => {
+            let status = status.or(failed.then_some(RunStatus::Failed));
+            let what = many::What { verb: "retry", done: "queued", status, error_kind };
+            many::many(what, &many, session).await
+        }
+        Verb::Cancel { run: Some(run), .. } => {
             let id = text(&session.run(&run).await?, "id");
             let answer = session.client.post(&path(&["runs", &id, "cancel"])?, &json!({})).await?;
             let note = match text(&answer, "status").as_str() {
@@ -107,7 +142,7 @@ pub async fn run(verb: Verb, session: &Session) -> Result<ExitCode, Failure> {
             };
             told(&answer, note, session)
         }
-        Verb::Retry { run, from_step, watch: follow } => {
+        Verb::Retry { run: Some(run), from_step, watch: follow, .. } => {
             let id = text(&session.run(&run).await?, "id");
             let body = json!({"from_step": from_step});
             let answer = session.client.post(&path(&["runs", &id, "retry"])?, &body).await?;

@@ -154,6 +154,35 @@ async fn a_run_is_watched_to_its_end_and_its_exit_code_says_how_it_went() {
     assert_eq!(by_part["id"], id);
 }
 
+/// Many runs are counted, somebody is asked, and then it is done.
+#[tokio::test]
+async fn runs_that_match_are_retried_and_ended_after_somebody_was_asked() {
+    let system = System::start().await;
+    let place = &system.place;
+    place.call_with_input(&["apply", "-f", "-"], TASKS).expect(0);
+    place.call(&["task", "run", "doomed", "--watch"]).expect(1);
+    place.call(&["task", "run", "doomed", "--watch"]).expect(1);
+    let retry = |more: &[&str]| {
+        place.call(&[&["run", "retry", "--task", "doomed", "--failed"], more].concat())
+    };
+
+    let dry = retry(&["--dry-run", "-o", "json"]).json();
+    let unasked = retry(&[]).refused(2);
+    let other = retry(&["--error-kind", "timeout", "--yes"]).expect(0);
+    let done = retry(&["--yes", "-o", "json"]).json();
+    let nothing = place.call(&["run", "cancel"]).refused(2);
+    let both = place.call(&["run", "cancel", "doomed", "--all"]).refused(2);
+    let ended = place.call(&["run", "cancel", "--from", "2100-01-01", "--yes"]).expect(0);
+
+    assert_eq!((&dry["matched"], &dry["done"]), (&json!(2), &json!(0)));
+    assert!(unasked.contains("retry 2 runs") && unasked.contains("--yes"), "{unasked}");
+    assert!(other.contains("queued  0"), "{other}");
+    assert_eq!((&done["done"], &done["more"]), (&json!(2), &json!(false)));
+    assert!(nothing.contains("--all"), "{nothing}");
+    assert!(both.contains("cannot be used with"), "{both}");
+    assert!(ended.contains("canceled  0"), "{ended}");
+}
+
 #[tokio::test]
 async fn a_task_is_paused_resumed_snoozed_and_canceled_and_says_when_it_is_next() {
     let system = System::start().await;

@@ -50,8 +50,12 @@ impl Service {
     }
 }
 
-/// The largest request body, in bytes. A pipeline of the greatest size allowed fits several times.
+/// The largest request body, in bytes, where [`Settings::run_data_max_bytes`] asks for no more. A
+/// pipeline of the greatest size allowed fits several times.
 pub const BODY_MAX_BYTES: usize = 1024 * 1024;
+/// What [`Settings::run_data_max_bytes`] can be. SQL relies on its least
+/// (`check_new_params` in `migrations/`).
+pub const RUN_DATA_RANGE: std::ops::RangeInclusive<usize> = 16 * 1024..=16 * 1024 * 1024;
 
 /// All settings of a process. Every service reads all of them: a mistake in any is found by each.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,6 +78,9 @@ pub struct Settings {
     pub default_timezone: chrono_tz::Tz,
     /// `RETENTION_DAYS`: how long finished runs, events and skipped occurrences are kept. 1 to 3650.
     pub retention_days: u16,
+    /// `RUN_DATA_MAX_BYTES`: the largest params, event, step input, step output or output of a run, in
+    /// bytes of JSON. 16 KiB to 16 MiB, default 1 MiB.
+    pub run_data_max_bytes: usize,
     /// `ENABLE_METRICS`: whether `/metrics` answers.
     pub enable_metrics: bool,
     /// `SECRET_<NAME>`: what pipelines may use as `secrets.<NAME>`.
@@ -102,6 +109,12 @@ impl Settings {
             tools: ToolSettings::read(env, &mut problems),
             default_timezone: sections::default_timezone(env, &mut problems),
             retention_days: env.number("RETENTION_DAYS", 30, 1..=3650, &mut problems),
+            run_data_max_bytes: env.number(
+                "RUN_DATA_MAX_BYTES",
+                1024 * 1024,
+                RUN_DATA_RANGE,
+                &mut problems,
+            ),
             enable_metrics: env.flag("ENABLE_METRICS", true, &mut problems),
             secrets: env.pipeline_secrets(&mut problems),
             warnings: env.likely_slips().into_iter().chain(unused(env)).collect(),

@@ -105,6 +105,13 @@ pub const SETTINGS: &[SettingDoc] = &[
         "days, 1 to 3650",
         "How long finished runs, events and skipped occurrences are kept.",
     ),
+    row(
+        ALL,
+        "RUN_DATA_MAX_BYTES",
+        "1048576",
+        "bytes of JSON, 16384 to 16777216",
+        "The largest params, event, step input or step output that is taken and kept. The same for all services.",
+    ),
     row(API, "API_HOST", "0.0.0.0", "an IP address", "The address the API listens on."),
     row(API, "API_PORT", "8080", "0 to 65535; 0: any free", "The port the API listens on."),
     row(

@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use serde_json::{Value as Json, json};
 use tokio_util::sync::CancellationToken;
 
-use super::expr::{EvalError, RENDERED_MAX, json_len};
+use super::expr::EvalError;
 use super::scope::error_json;
 use super::step::{Called, Failure, bounded, call, shorten};
 use super::{
@@ -77,6 +77,7 @@ struct Execution<'a> {
     info: RunInfo,
     max_attempts: i32,
     jitter: f64,
+    data_max_bytes: usize,
     /// `None`: nothing in the pipeline is evaluated.
     scope: Option<Scope>,
     secrets: Arc<BTreeMap<String, String>>,
@@ -118,6 +119,7 @@ impl<'a> Execution<'a> {
             info: ctx.info,
             max_attempts: ctx.max_attempts,
             jitter: ctx.jitter,
+            data_max_bytes: ctx.data_max_bytes,
             scope,
             redactor: Redactor::new(&secrets),
             secrets: Arc::new(secrets),
@@ -252,7 +254,10 @@ impl<'a> Execution<'a> {
         };
         let called = call(self.caller, request, &self.cancel).await;
         let result = match called {
-            Called::Answered(result) => result.map_err(Failure::from).and_then(bounded),
+            Called::Answered(result) => result.map_err(Failure::from).and_then(|output| {
+                bounded(&output, self.data_max_bytes, "output", "the tool's output")?;
+                Ok(output)
+            }),
             Called::Canceled => {
                 record.status = StepStatus::Canceled;
                 record.finished_at = Some(self.clock.now());
@@ -279,6 +284,7 @@ impl<'a> Execution<'a> {
         let empty = || Failure::lasting("definition", "the pipeline was compiled without a scope");
         if step.input.is_constant() {
             let input = step.input.resolve(&minijinja::Value::UNDEFINED).map_err(expression)?;
+            bounded(&input, self.data_max_bytes, "input", "`with`")?;
             let mut shown = input.clone();
             self.redactor.json(&mut shown);
             return Ok((input, shown));
@@ -286,10 +292,7 @@ impl<'a> Execution<'a> {
         let scope = scope.ok_or_else(empty)?;
         let real = scope.clone().with_secrets(&self.secrets, true).to_value();
         let input = step.input.resolve(&real).map_err(expression)?;
-        if json_len(&input, RENDERED_MAX) > RENDERED_MAX {
-            let message = format!("`with` is larger than {RENDERED_MAX} bytes once it is resolved");
-            return Err(Failure::lasting("input", message));
-        }
+        bounded(&input, self.data_max_bytes, "input", "`with`, once it is resolved,")?;
         let mut shown = if step.uses_secrets {
             let masked = scope.clone().with_secrets(&self.secrets, false).to_value();
             step.input.masked(&input, &masked)

@@ -35,7 +35,7 @@ pub use execute::execute;
 pub use outcome::{Journal, JournalError, Outcome, Retry, RunContext, Secrets};
 pub use redact::{REDACTED_MIN, Redactor};
 pub use scope::Scope;
-pub use step::{GRACE, OUTPUT_MAX};
+pub use step::GRACE;
 
 use crate::problem::{Problem, nearest, pointer_token};
 use crate::tool::Catalogue;

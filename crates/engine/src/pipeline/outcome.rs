@@ -51,6 +51,8 @@ pub struct RunContext {
     pub secrets: Arc<dyn Secrets>,
     /// The records of earlier attempts, in any order.
     pub records: Vec<StepRecord>,
+    /// The largest input or output of a step, in bytes of JSON (`RUN_DATA_MAX_BYTES`).
+    pub data_max_bytes: usize,
     /// A random number, 0 to below 1: the jitter of a step's own backoff.
     pub jitter: f64,
 }

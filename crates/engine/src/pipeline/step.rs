@@ -9,8 +9,6 @@ use super::expr::json_len;
 use crate::run::RunError;
 use crate::tool::{ERROR_TEXT_MAX, ToolCall, ToolCaller, ToolError};
 
-/// The largest output of a step, in bytes of JSON.
-pub const OUTPUT_MAX: usize = 1024 * 1024;
 /// How long a tool that was told to stop may take to do so.
 pub const GRACE: Duration = Duration::from_secs(1);
 
@@ -88,13 +86,14 @@ impl From<ToolError> for Failure {
     }
 }
 
-/// The output, unless it is too large to be kept.
-pub(super) fn bounded(output: Json) -> Result<Json, Failure> {
-    if json_len(&output, OUTPUT_MAX) > OUTPUT_MAX {
-        let message = format!("the tool's output is larger than {OUTPUT_MAX} bytes");
-        return Err(Failure::lasting("output", message));
+/// Refuses what is too large to be kept; `what` begins the sentence, `kind` is that of the error.
+pub(super) fn bounded(value: &Json, max: usize, kind: &str, what: &str) -> Result<(), Failure> {
+    if json_len(value, max) <= max {
+        return Ok(());
     }
-    Ok(output)
+    let bytes = json_len(value, usize::MAX);
+    let message = format!("{what} is {bytes} bytes of JSON, more than RUN_DATA_MAX_BYTES ({max})");
+    Err(Failure::lasting(kind, message))
 }
 
 /// Cuts a message that repeats too much of a value.

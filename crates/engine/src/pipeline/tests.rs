@@ -124,6 +124,8 @@ impl Secrets for Vault {
     }
 }
 
+const DATA_MAX: usize = 1024 * 1024;
+
 fn context(records: Vec<StepRecord>) -> RunContext {
     let at = "2026-11-21T08:00:00Z".parse().expect("a time");
     RunContext {
@@ -141,6 +143,7 @@ fn context(records: Vec<StepRecord>) -> RunContext {
         last: None,
         secrets: Arc::new(Vault([("KEY".to_owned(), "s3cr3t".to_owned())].into())),
         records,
+        data_max_bytes: DATA_MAX,
         jitter: 0.5,
     }
 }
@@ -420,13 +423,16 @@ async fn a_secret_that_is_not_there_fails_the_step() {
 
 #[tokio::test]
 async fn an_output_at_the_limit_is_kept_and_one_above_fails() {
-    for (bytes, fits) in [(OUTPUT_MAX, true), (OUTPUT_MAX + 1, false)] {
+    for (bytes, fits) in [(DATA_MAX, true), (DATA_MAX + 1, false)] {
         let tools = Tools::scripted([Ok(json!("x".repeat(bytes - 2)))]);
         let pipeline = load(&json!({"pipeline": [{"uses": "t.script"}]}));
         let outcome = run(&pipeline, context(Vec::new()), &tools, &Memory::default()).await;
         assert_eq!(matches!(outcome, Outcome::Succeeded { .. }), fits, "{bytes}");
         if !fits {
-            assert_eq!(failure(&outcome).0, "output");
+            let told = "the tool's output is 1048577 bytes of JSON, more than RUN_DATA_MAX_BYTES \
+                        (1048576)";
+            let (kind, message, _) = failure(&outcome);
+            assert_eq!((kind, message), ("output", told));
         }
     }
 }

@@ -2,8 +2,8 @@
 //! wait for the lock and find it done.
 
 use sha2::Digest as _;
-use sqlx::PgPool;
 use sqlx::migrate::Migrator;
+use sqlx::{Connection as _, PgConnection, PgPool};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
 
@@ -66,6 +66,22 @@ pub async fn version(pool: &PgPool) -> Result<i64, sqlx::Error> {
         .await
 }
 
+/// Has the connection make everything in the schema that holds our tables, or is to hold them. Otherwise a
+/// role that is called `orchestrator` would go on in the schema of that name, which is for other
+/// programs' calls, and find none of its migrations there.
+async fn stay_home(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+    // Not checked at compile time, as above.
+    sqlx::query(
+        "select set_config('search_path', quote_ident(coalesce(
+             (select n.nspname from pg_class c join pg_namespace n on n.oid = c.relnamespace
+              where c.oid = to_regclass('_sqlx_migrations')),
+             current_schema(), 'public')), false)",
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// Applies what is missing, under a lock, so that any number of processes may start at once.
 /// Returns the version that the schema is then at.
 ///
@@ -79,7 +95,12 @@ pub async fn migrate(pool: &PgPool) -> Result<i64, MigrateError> {
     if found > known {
         return Err(MigrateError::TooNew { found, known });
     }
-    match MIGRATIONS.run(pool).await {
+    let mut conn = pool.acquire().await.map_err(MigrateError::Unreadable)?;
+    stay_home(&mut conn).await.map_err(MigrateError::Unreadable)?;
+    let done = MIGRATIONS.run_direct(None, &mut *conn, false).await;
+    // It is not like the others any more.
+    drop(conn.detach().close().await);
+    match done {
         Ok(()) => Ok(known),
         // Another, newer process was faster between the two looks.
         Err(sqlx::migrate::MigrateError::VersionMissing(found)) if found > known => {

@@ -7,8 +7,9 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgConnection;
 
-use super::StoreError;
 use super::queue::Held;
+use super::run_list::Among;
+use super::{StoreError, run_list};
 use crate::id::{AgentId, RunId, TaskId};
 use crate::run::{RunStatus, Trigger};
 
@@ -61,7 +62,7 @@ pub struct RunRow {
     pub definition: Option<Value>,
 }
 
-/// What [`list`] looks for; everything that is `None` matches all.
+/// What [`list`] and [`run_list::matching`] look for; everything that is `None` matches all.
 #[derive(Clone, Debug, Default)]
 pub struct RunFilter {
     /// Owned by this agent.
@@ -76,6 +77,8 @@ pub struct RunFilter {
     pub from: Option<DateTime<Utc>>,
     /// To start before.
     pub to: Option<DateTime<Utc>>,
+    /// Whose error, or that of its last attempt, is of this kind.
+    pub error_kind: Option<String>,
 }
 
 struct Row {
@@ -150,48 +153,12 @@ pub async fn get(
     id: RunId,
     owner: Option<AgentId>,
 ) -> Result<RunRow, StoreError> {
-    // One statement, so one snapshot: a run that moves between the two tables is seen once.
-    sqlx::query_as!(
-        Row,
-        r#"
-        select r.id as "id!: RunId", r.agent_id as "agent_id!: AgentId",
-               r.task_id as "task_id: TaskId", task.name as "task_name?", task.title as "task_title?",
-               r.revision, r.status as "status!", r.trigger as "trigger!", r.attempt as "attempt!",
-               r.priority as "priority!", r.nominal_at, r.scheduled_at as "scheduled_at!", r.run_at,
-               r.waits_for, r.started_at, r.finished_at, r.cancel_requested_at, r.error, r.output,
-               r.params,
-               r.event, r.definition
-        from (
-            select w.run_id as id, agent_id, task_id, revision,
-                   case when l.token is null then 'queued' else 'running' end as status, trigger,
-                   (attempt + case when l.token is null then 0 else 1 end)::smallint as attempt,
-                   priority, nominal_at, scheduled_at, run_at, held as waits_for,
-                   coalesce(started_at, l.made_at) as started_at,
-                   null::timestamptz as finished_at, cancel_requested_at, last_error as error,
-                   null::jsonb as output, params, event, definition
-            from due_work w left join leased l on l.run_id = w.run_id
-            where w.run_id = $1
-            union all
-            select id, agent_id, task_id, revision, status, trigger, attempt, priority, nominal_at,
-                   scheduled_at, null, null, started_at, finished_at, null, error, output, params, event,
-                   definition
-            from run where id = $1
-        ) r
-        left join task on task.id = r.task_id
-        where $2::uuid is null or r.agent_id = $2
-        "#,
-        id.0,
-        owner.map(|owner| owner.0),
-    )
-    .fetch_optional(conn)
-    .await
-    .map_err(StoreError::while_trying("read a run"))?
-    .ok_or_else(|| not_found(id))?
-    .run()
+    let found = read(conn, &[id.0], true).await?.pop();
+    found.filter(|run| owner.is_none_or(|owner| run.agent_id == owner)).ok_or_else(|| not_found(id))
 }
 
 /// At most `limit` runs made before `before`, the newest first, without what they were given and what
-/// they came to.
+/// they came to. A run that moves on in this instant may be shown as it is by then.
 ///
 /// # Errors
 ///
@@ -202,6 +169,22 @@ pub async fn list(
     before: Option<RunId>,
     limit: i64,
 ) -> Result<Vec<RunRow>, StoreError> {
+    let ids = run_list::matching(conn, filter, Among::All, before, limit).await?;
+    let ids: Vec<_> = ids.into_iter().map(|id| id.0).collect();
+    read(conn, &ids, false).await
+}
+
+/// These runs, the newest first; `whole`: with what they were given and what they came to.
+async fn read(
+    conn: &mut PgConnection,
+    ids: &[uuid::Uuid],
+    whole: bool,
+) -> Result<Vec<RunRow>, StoreError> {
+    let (Some(first), Some(last)) = (ids.iter().min(), ids.iter().max()) else {
+        return Ok(Vec::new());
+    };
+    // One statement, so one snapshot: a run that moves between the two tables is seen once. The bounds
+    // say which partitions need not be looked at.
     sqlx::query_as!(
         Row,
         r#"
@@ -209,56 +192,71 @@ pub async fn list(
                r.task_id as "task_id: TaskId", task.name as "task_name?", task.title as "task_title?",
                r.revision, r.status as "status!", r.trigger as "trigger!", r.attempt as "attempt!",
                r.priority as "priority!", r.nominal_at, r.scheduled_at as "scheduled_at!", r.run_at,
-               r.waits_for, r.started_at, r.finished_at, r.cancel_requested_at, r.error, null::jsonb as output,
-               null::jsonb as params, null::jsonb as event, null::jsonb as definition
+               r.waits_for, r.started_at, r.finished_at, r.cancel_requested_at, r.error, r.output,
+               r.params, r.event, r.definition
         from (
-            (select w.run_id as id, agent_id, task_id, revision,
-                    case when l.token is null then 'queued' else 'running' end as status, trigger,
-                    (attempt + case when l.token is null then 0 else 1 end)::smallint as attempt,
-                    priority, nominal_at, scheduled_at, run_at, held as waits_for,
-                    coalesce(started_at, l.made_at) as started_at,
-                    null::timestamptz as finished_at, cancel_requested_at, last_error as error
-             from due_work w left join leased l on l.run_id = w.run_id
-             where ($1::uuid is null or w.run_id < $1)
-               and ($2::uuid is null or agent_id = $2)
-               and ($3::uuid is null or task_id = $3)
-               and ($4::text is null
-                    or $4 = case when l.token is null then 'queued' else 'running' end)
-               and ($5::text is null or trigger = $5)
-               and ($6::timestamptz is null or scheduled_at >= $6)
-               and ($7::timestamptz is null or scheduled_at < $7)
-             order by w.run_id desc limit $8)
+            select w.run_id as id, agent_id, task_id, revision,
+                   case when l.token is null then 'queued' else 'running' end as status, trigger,
+                   (attempt + case when l.token is null then 0 else 1 end)::smallint as attempt,
+                   priority, nominal_at, scheduled_at, run_at, held as waits_for,
+                   coalesce(started_at, l.made_at) as started_at,
+                   null::timestamptz as finished_at, cancel_requested_at, last_error as error,
+                   null::jsonb as output, case when $2::bool then params end as params,
+                   case when $2 then event end as event,
+                   case when $2 then definition end as definition
+            from due_work w left join leased l on l.run_id = w.run_id
+            where w.run_id = any($1)
             union all
-            (select id, agent_id, task_id, revision, status, trigger, attempt, priority, nominal_at,
-                    scheduled_at, null, null, started_at, finished_at, null, error
-             from run
-             where ($1::uuid is null or id < $1)
-               and ($2::uuid is null or agent_id = $2)
-               and ($3::uuid is null or task_id = $3)
-               and ($4::text is null or status = $4)
-               and ($5::text is null or trigger = $5)
-               and ($6::timestamptz is null or scheduled_at >= $6)
-               and ($7::timestamptz is null or scheduled_at < $7)
-             order by id desc limit $8)
+            select id, agent_id, task_id, revision, status, trigger, attempt, priority, nominal_at,
+                   scheduled_at, null, null, started_at, finished_at, null, error,
+                   case when $2 then output end, case when $2 then params end,
+                   case when $2 then event end, case when $2 then definition end
+            from run where id = any($1) and id between $3 and $4
         ) r
         left join task on task.id = r.task_id
-        order by r.id desc limit $8
+        order by r.id desc
         "#,
-        before.map(|id| id.0),
-        filter.agent_id.map(|id| id.0),
-        filter.task_id.map(|id| id.0),
-        filter.status.map(RunStatus::as_str),
-        filter.trigger.map(Trigger::as_str),
-        filter.from,
-        filter.to,
-        limit,
+        ids,
+        whole,
+        first,
+        last,
     )
     .fetch_all(conn)
     .await
-    .map_err(StoreError::while_trying("list runs"))?
+    .map_err(StoreError::while_trying("read runs"))?
     .into_iter()
     .map(Row::run)
     .collect()
+}
+
+/// Whose each of the runs is, and of which task; those that are nowhere are left out.
+///
+/// # Errors
+///
+/// [`StoreError::Database`].
+pub async fn owners(
+    conn: &mut PgConnection,
+    runs: &[RunId],
+) -> Result<Vec<(RunId, AgentId, Option<TaskId>)>, StoreError> {
+    let ids: Vec<_> = runs.iter().map(|run| run.0).collect();
+    let (Some(first), Some(last)) = (ids.iter().min(), ids.iter().max()) else {
+        return Ok(Vec::new());
+    };
+    let rows = sqlx::query!(
+        r#"
+        select run_id as "id!: RunId", agent_id as "agent_id!: AgentId", task_id as "task_id: TaskId"
+        from due_work where run_id = any($1)
+        union all
+        select id, agent_id, task_id from run where id = any($1) and id between $2 and $3
+        "#,
+        &ids,
+        first,
+        last,
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(StoreError::while_trying("look whose runs they are"))?;
+    Ok(rows.into_iter().map(|row| (row.id, row.agent_id, row.task_id)).collect())
 }
 
 /// Sends a run that failed, was canceled or expired back to the queue under its own id, due at once,
@@ -298,26 +296,10 @@ pub async fn retry(
                               nominal_at, scheduled_at, params, event, definition, last_error,
                               serial, held, concurrency_key, concurrency_limit, rate_key,
                               rate_limit, rate_period_seconds)
-        select $1, $2, $3, $4, $5, now(), $6, $7, $8, $9, $10, $11, $12,
-               coalesce(policy.serial, false),
-               case when policy.serial then 'overlap'
-                    when policy.concurrency_key is not null then 'concurrency'
-                    when policy.rate_limit is not null then 'rate' end,
-               policy.concurrency_key, policy.concurrency_limit,
-               case when policy.rate_limit is not null then policy.rate_key end,
-               policy.rate_limit, policy.rate_period_seconds
-        from (select) as always
-        left join (
-            select spec #>> '{policy,overlap}' in ('queue_one', 'queue_all', 'cancel_running')
-                       as serial,
-                   spec ->> 'concurrency_key' as concurrency_key,
-                   case when spec ->> 'concurrency_key' is not null
-                        then (spec ->> 'concurrency_limit')::int end as concurrency_limit,
-                   coalesce('key/' || (spec #>> '{rate_limit,key}'), 'task/' || task_id) as rate_key,
-                   (spec #>> '{rate_limit,limit}')::int as rate_limit,
-                   (spec #>> '{rate_limit,period_seconds}')::int as rate_period_seconds
-            from task_revision where task_id = $3 and revision = $4
-        ) as policy on true
+        select $1, $2, $3, $4, $5, now(), $6, $7, $8, $9, $10, $11, $12, gates.serial, gates.held,
+               gates.concurrency_key, gates.concurrency_limit, gates.rate_key, gates.rate_limit,
+               gates.rate_period_seconds
+        from run_gates($3, (select spec from task_revision where task_id = $3 and revision = $4)) as gates
         ",
         id.0,
         run.agent_id,

@@ -75,7 +75,7 @@ impl TaskSpec {
     /// The rate that its runs are let in at, where it is the task `id`.
     #[must_use]
     pub fn rate(&self, id: TaskId) -> Option<Rate> {
-        // `store::run::retry` writes the same names.
+        // `run_gates` (migration 0011) writes the same names.
         self.rate_limit.as_ref().map(|declared| Rate {
             key: declared
                 .key

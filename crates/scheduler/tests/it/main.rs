@@ -5,6 +5,7 @@
 mod events;
 mod expiry;
 mod firing;
+mod held;
 mod missed;
 mod overlap;
 mod rates;

@@ -1,6 +1,7 @@
 //! The worker on a real Postgres and Redis.
 
 mod concurrency;
+mod enqueue_sql;
 mod fencing;
 mod lifecycle;
 mod order;

@@ -1,5 +1,7 @@
 //! `/runs`: what was, is and will be done.
 
+mod batch;
+mod bulk;
 mod wire;
 
 use std::time::Duration;
@@ -31,6 +33,9 @@ pub fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
         .routes(routes!(list, create))
         .routes(routes!(show))
+        .routes(routes!(batch::create))
+        .routes(routes!(bulk::cancel))
+        .routes(routes!(bulk::retry))
         .routes(routes!(cancel))
         .routes(routes!(retry))
 }
@@ -48,6 +53,7 @@ fn run_id(text: &str) -> Result<RunId, Problem> {
         ("trigger" = Option<String>, Query, description = "schedule, event, condition, run_now, backfill or run_task."),
         ("from" = Option<String>, Query, description = "Scheduled not before."),
         ("to" = Option<String>, Query, description = "Scheduled before."),
+        ("error_kind" = Option<String>, Query, description = "Whose error is of this kind, as timeout."),
         ("limit" = Option<i64>, Query, description = "1 to 200; default 50."),
         ("cursor" = Option<String>, Query, description = "The next_cursor of the page before."),
     ),
@@ -66,6 +72,7 @@ async fn list(
         trigger: query.parsed("trigger"),
         from: query.time("from"),
         to: query.time("to"),
+        error_kind: query.text("error_kind"),
     };
     let task = query.text("task_id");
     let page = query.page();
@@ -122,7 +129,7 @@ async fn create(
     let (Ok(definition), true) = (definition, problems.is_empty()) else {
         return Err(Problem::invalid(problems));
     };
-    check_params(&definition, new.params.as_ref())?;
+    check_params(&definition, new.params.as_ref(), api.options.data_max_bytes)?;
     let window = Duration::from_secs(new.dedupe_window_seconds.into());
     let work = NewWork {
         run_id: RunId::new(change.now, &mut id::rng()),

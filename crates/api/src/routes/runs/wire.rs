@@ -35,7 +35,7 @@ pub struct Run {
     pub attempt: i16,
     /// 1 (first) to 9.
     pub priority: i16,
-    /// The time the schedule named.
+    /// The time the schedule named, or, of a run that was asked for ahead of its time, that time.
     pub nominal_at: Option<DateTime<Utc>>,
     /// When it was to start.
     pub scheduled_at: DateTime<Utc>,

@@ -17,7 +17,7 @@ use super::passed;
 use super::wire::{Accepted, Nothing, Pause, Resume, RunNow, Snooze, Task};
 use super::{held, tell};
 use crate::auth::{Caller, RunsWrite, TasksWrite};
-use crate::body::Sent;
+use crate::body::{Sent, too_much};
 use crate::change::{Answer, Begun, Change};
 use crate::problem::{Problem, ProblemDocument};
 use crate::state::Api;
@@ -54,7 +54,7 @@ pub(super) async fn run_now(
         return Err(Problem::conflict("the task is canceled: it runs no more"));
     }
     let params = sent.body.params;
-    check_params(&row.spec.payload, params.as_ref())?;
+    check_params(&row.spec.payload, params.as_ref(), api.options.data_max_bytes)?;
     let spec = &row.spec;
     let seconds = |seconds: u32| Duration::from_secs(seconds.into());
     let window = seconds(spec.dedupe_window_seconds);
@@ -99,13 +99,15 @@ pub(super) async fn run_now(
     Ok(answer)
 }
 
-/// Refuses parameters that the pipeline does not declare.
+/// Refuses parameters that the pipeline does not declare, or that are larger than `max_bytes`.
 pub(crate) fn check_params(
     payload: &Value,
     params: Option<&serde_json::Map<String, Value>>,
+    max_bytes: usize,
 ) -> Result<(), Problem> {
     let (Some(params), Ok(pipeline)) = (params, Pipeline::load(payload)) else { return Ok(()) };
-    let problems = pipeline.params_problems(params);
+    let mut problems = pipeline.params_problems(params);
+    problems.extend(too_much(params, "", max_bytes));
     if problems.is_empty() {
         return Ok(());
     }

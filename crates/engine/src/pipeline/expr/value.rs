@@ -152,7 +152,7 @@ pub(super) fn write_text(out: &mut String, value: &Value, limit: usize) -> Resul
 /// How many bytes `json` has when it is written without spaces, counted no further than just above
 /// `limit`.
 #[must_use]
-pub fn json_len(json: &Json, limit: usize) -> usize {
+pub fn json_len(json: &impl serde::Serialize, limit: usize) -> usize {
     struct Counter {
         bytes: usize,
         limit: usize,

@@ -1,5 +1,6 @@
 //! Putting runs into the queue.
 
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -27,7 +28,8 @@ pub struct NewWork {
     pub delay: Duration,
     /// What made it.
     pub trigger: Trigger,
-    /// The time that the schedule named.
+    /// The time that the schedule named, or that was asked for; never null where `scheduled_at` lies
+    /// ahead, so that lists by time find the run (`run_apart` in `migrations/`).
     pub nominal_at: Option<DateTime<Utc>>,
     /// When it is to start, for the record.
     pub scheduled_at: DateTime<Utc>,
@@ -104,6 +106,76 @@ pub async fn enqueue(conn: &mut PgConnection, work: NewWork) -> Result<Enqueued,
     Ok(Enqueued { run_id, deduplicated: false })
 }
 
+/// Puts runs into the queue, but those whose dedupe key names an earlier one, also one of the same
+/// batch. Says what became of each, in the order given. Two statements, however many there are.
+///
+/// # Errors
+///
+/// [`StoreError::Database`]; nothing is added then, if the caller's transaction ends with it.
+pub async fn enqueue_batch(
+    conn: &mut PgConnection,
+    work: Vec<NewWork>,
+) -> Result<Vec<Enqueued>, StoreError> {
+    // In the order of the keys, so that two batches never wait for each other in a circle.
+    let mut first: BTreeMap<(AgentId, String), (RunId, Duration)> = BTreeMap::new();
+    for one in &work {
+        if let Some((key, window)) = &one.dedupe
+            && let Entry::Vacant(vacant) = first.entry((one.agent_id, key.clone()))
+        {
+            vacant.insert((one.run_id, *window));
+        }
+    }
+    let holders = claim_keys(conn, &first).await?;
+    let mut kept = Vec::with_capacity(work.len());
+    let mut enqueued = Vec::with_capacity(work.len());
+    for one in work {
+        let key = one.dedupe.as_ref().map(|(key, _)| (one.agent_id, key.clone()));
+        let holder = key.and_then(|key| holders.get(&key).copied()).unwrap_or(one.run_id);
+        let deduplicated = holder != one.run_id;
+        enqueued.push(Enqueued { run_id: holder, deduplicated });
+        if !deduplicated {
+            kept.push(one);
+        }
+    }
+    enqueue_many(conn, kept).await?;
+    Ok(enqueued)
+}
+
+/// [`claim_key`] for many keys at once. Returns the run that has each.
+async fn claim_keys(
+    conn: &mut PgConnection,
+    wanted: &BTreeMap<(AgentId, String), (RunId, Duration)>,
+) -> Result<BTreeMap<(AgentId, String), RunId>, StoreError> {
+    if wanted.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let agents: Vec<_> = wanted.keys().map(|(agent, _)| agent.0).collect();
+    let keys: Vec<_> = wanted.keys().map(|(_, key)| key.clone()).collect();
+    let runs: Vec<_> = wanted.values().map(|(run, _)| run.0).collect();
+    let windows: Vec<_> = wanted.values().map(|(_, window)| seconds(*window)).collect();
+    let rows = sqlx::query!(
+        r#"
+        insert into dedupe as d (agent_id, key, run_id, until)
+        select w.agent_id, w.key, w.run_id, now() + make_interval(secs => w.seconds)
+        from unnest($1::uuid[], $2::text[], $3::uuid[], $4::float8[])
+             with ordinality as w(agent_id, key, run_id, seconds, n)
+        order by w.n
+        on conflict (agent_id, key) do update set
+            run_id = case when d.until <= now() then excluded.run_id else d.run_id end,
+            until = case when d.until <= now() then excluded.until else d.until end
+        returning agent_id as "agent_id: AgentId", key, run_id as "run_id: RunId"
+        "#,
+        &agents,
+        &keys,
+        &runs,
+        &windows,
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(StoreError::while_trying("claim dedupe keys"))?;
+    Ok(rows.into_iter().map(|row| ((row.agent_id, row.key), row.run_id)).collect())
+}
+
 /// Takes the dedupe key of `work` for its run. `None` when it is taken now or there is no key;
 /// otherwise the run that has it.
 pub(in crate::store) async fn claim_key(
@@ -132,7 +204,8 @@ pub(in crate::store) async fn claim_key(
     Ok((holder != work.run_id).then_some(holder))
 }
 
-/// Puts runs into the queue in one statement. Dedupe keys are not looked at.
+/// Puts runs into the queue in one statement, due from the moment of the statement. Dedupe keys are not
+/// looked at.
 ///
 /// # Errors
 ///
@@ -153,9 +226,9 @@ pub async fn enqueue_many(conn: &mut PgConnection, work: Vec<NewWork>) -> Result
                               serial, held, concurrency_key, concurrency_limit, rate_key,
                               rate_limit, rate_period_seconds)
         select run_id, agent_id, task_id, revision, priority,
-               now() + make_interval(secs => delay), trigger, nominal_at, scheduled_at,
-               now() + make_interval(secs => delay + expires_after), params, event, definition,
-               serial, held, concurrency_key, concurrency_limit, rate_key, rate_limit,
+               statement_timestamp() + make_interval(secs => delay), trigger, nominal_at, scheduled_at,
+               statement_timestamp() + make_interval(secs => delay + expires_after), params, event,
+               definition, serial, held, concurrency_key, concurrency_limit, rate_key, rate_limit,
                rate_period_seconds
         from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::smallint[], $6::float8[],
                     $7::text[], $8::timestamptz[], $9::timestamptz[], $10::float8[],

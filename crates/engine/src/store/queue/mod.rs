@@ -6,6 +6,7 @@
 //!
 //! The database's clock decides every lease; a worker's clock decides nothing.
 
+mod bulk;
 mod cancel;
 mod commit;
 mod enqueue;
@@ -17,10 +18,11 @@ mod places;
 mod rates;
 mod take;
 
+pub use bulk::{MANY_MAX, cancel_many, retry_many};
 pub use cancel::{Canceled, cancel};
 pub use commit::{Finished, Requeued, checkpoint, finish, requeue};
 pub(super) use enqueue::claim_key;
-pub use enqueue::{Enqueued, Held, NewWork, enqueue, enqueue_many};
+pub use enqueue::{Enqueued, Held, NewWork, enqueue, enqueue_batch, enqueue_many};
 pub use expire::{Expired, expire};
 pub use held::{
     Admitted, Released, admit_tasks, catch_up_backlog, release_catch_up, supersede, tasks_to_admit,
