@@ -73,7 +73,7 @@ pub enum Written {
 
 struct Waiting {
     write: Write,
-    answer: oneshot::Sender<Written>,
+    answer: oneshot::Sender<(Written, Write)>,
 }
 
 /// The door to the committer. Clones share it; it ends when the last is dropped.
@@ -89,13 +89,17 @@ impl Committer {
         (Self(sender), tokio::spawn(async move { writer.commit_all(receiver).await }))
     }
 
-    /// Writes, and waits until it is durable. [`Written::Refused`] also when the worker is gone.
-    pub async fn write(&self, write: Write) -> Written {
+    /// Writes, and waits until it is durable. Gives back what was written in the end;
+    /// [`Written::Refused`] and nothing when the worker is gone.
+    pub async fn write(&self, write: Write) -> (Written, Option<Write>) {
         let (answer, answered) = oneshot::channel();
         if self.0.send(Waiting { write, answer }).await.is_err() {
-            return Written::Refused;
+            return (Written::Refused, None);
         }
-        answered.await.unwrap_or(Written::Refused)
+        match answered.await {
+            Ok((written, write)) => (written, Some(write)),
+            Err(_) => (Written::Refused, None),
+        }
     }
 }
 
@@ -117,8 +121,8 @@ impl Writer {
             let written = self.commit(&mut writes).await;
             let stale = written.iter().filter(|written| **written == Written::Stale).count();
             metrics.stale_tokens.inc_by(stale as u64);
-            for (answer, written) in answers.into_iter().zip(written) {
-                answer.send(written).ok(); // whoever asked may be gone
+            for ((answer, written), write) in answers.into_iter().zip(written).zip(writes) {
+                answer.send((written, write)).ok(); // whoever asked may be gone
             }
         }
     }
@@ -212,17 +216,17 @@ fn answers(writes: &[Write], held: &HashSet<RunId>) -> Vec<Written> {
 
 /// The writes of a batch by statement.
 #[derive(Default)]
-struct Groups {
+struct Groups<'a> {
     checkpoints: Vec<(Lease, Vec<StepRecord>)>,
     requeued: Vec<Requeued>,
     released: Vec<Lease>,
-    finished: Vec<Finished>,
+    finished: Vec<&'a Finished>,
     /// The leases of whose runs none is left then.
     over: Vec<LeaseToken>,
 }
 
-impl Groups {
-    fn of(writes: &[Write], over: Vec<LeaseToken>) -> Self {
+impl<'a> Groups<'a> {
+    fn of(writes: &'a [Write], over: Vec<LeaseToken>) -> Self {
         let mut groups = Self { over, ..Self::default() };
         let mut steps: HashMap<Lease, Vec<StepRecord>> = HashMap::new();
         for write in writes {
@@ -239,7 +243,7 @@ impl Groups {
                     merge(steps.entry(requeued.lease).or_default(), &requeued.records);
                     groups.requeued.push(Requeued { records: Vec::new(), ..requeued.clone() });
                 }
-                Write::Finish(finished) => groups.finished.push(finished.clone()),
+                Write::Finish(finished) => groups.finished.push(finished),
             }
         }
         groups.checkpoints = steps.into_iter().collect();

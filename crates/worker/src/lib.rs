@@ -10,6 +10,7 @@ mod commit;
 mod definitions;
 mod held;
 mod lease;
+mod listen;
 mod perform;
 mod renew;
 mod tell;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use commit::Committer;
 use definitions::Definitions;
 use held::Holding;
+use tell::Teller;
 
 /// What the parts of a worker share.
 struct Worker {
@@ -37,6 +39,7 @@ struct Worker {
     definitions: Definitions,
     holding: Arc<Holding>,
     committer: Committer,
+    teller: Teller,
     /// Asks for a renewal before its time.
     look: Notify,
     /// There is a held run again.
@@ -79,12 +82,14 @@ pub async fn serve_with(
 ) -> Result<(), BoxError> {
     let holding = Arc::new(Holding::default());
     let (committer, committing) = Committer::start(ctx.clone(), Arc::clone(&holding));
+    let (teller, telling) = Teller::start(ctx.streams.clone());
     let worker = Arc::new(Worker {
         tools: offer.caller,
         secrets: Arc::new(SettingsSecrets(ctx.settings.secrets.clone())),
         definitions: Definitions::default(),
         holding,
         committer,
+        teller,
         look: Notify::new(),
         busy: Notify::new(),
         again: Notify::new(),
@@ -107,6 +112,7 @@ pub async fn serve_with(
             tokio::join!(
                 renew::run(&worker),
                 renew::show_steps(&worker),
+                listen::run(&worker),
                 toolbox::keep_published(&worker.ctx, offer.catalogue),
             );
         })
@@ -117,6 +123,7 @@ pub async fn serve_with(
     drop(worker);
     drop(pulse.await);
     drop(committing.await); // ends when the last run has let go of the committer
+    drop(telling.await); // and this when the last word is told
     Ok(())
 }
 

@@ -311,7 +311,8 @@ impl Journal for RunJournal<'_> {
         self.held.note_rows();
         let records = self.take_first().into_iter().chain(records).collect();
         async move {
-            match self.worker.committer.write(Write::Checkpoint(self.held.lease, records)).await {
+            let write = Write::Checkpoint(self.held.lease, records);
+            match self.worker.committer.write(write).await.0 {
                 Written::Done => Ok(()),
                 Written::Stale => {
                     self.held.stop(Why::LeaseLost);

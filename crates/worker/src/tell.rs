@@ -1,13 +1,17 @@
 //! Telling what became of runs: to metrics, to the log, and to whoever watches.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use orchestrator_boot::Context;
 use orchestrator_engine::id::{AgentId, RunId, TaskId};
 use orchestrator_engine::run::{RunStatus, StepRecord, StepStatus};
 use orchestrator_engine::store::queue::Leased;
-use orchestrator_engine::streams::Lifecycle;
+use orchestrator_engine::streams::{Lifecycle, Streams};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
+use crate::Worker;
 use crate::after::Ended;
 use crate::commit::{Write, Written};
 
@@ -59,25 +63,58 @@ impl Subject {
     }
 }
 
-/// Runs were leased and begin now. Does not wait for anybody to hear it.
-pub(crate) fn started(ctx: &Context, leased: &[Leased]) {
-    if leased.is_empty() {
-        return;
+/// The most changes that wait to be told. Beyond that they are dropped: they are news, not facts.
+const UNTOLD_MAX: usize = 2_000;
+/// The most changes told at once.
+const TOLD_AT_ONCE: usize = 250;
+const STARTED: &str = "run.started";
+
+/// Tells whoever watches, many changes in one round trip, while runs go on.
+pub(crate) struct Teller(mpsc::Sender<Lifecycle>);
+
+impl Teller {
+    /// Starts the task that tells; it ends when the teller is dropped and all is told.
+    pub(crate) fn start(streams: Streams) -> (Self, JoinHandle<()>) {
+        let (sender, mut untold) = mpsc::channel(UNTOLD_MAX);
+        let telling = tokio::spawn(async move {
+            let mut changes = Vec::with_capacity(TOLD_AT_ONCE);
+            while untold.recv_many(&mut changes, TOLD_AT_ONCE).await > 0 {
+                drop_overtaken(&mut changes);
+                streams.lifecycle(&changes).await;
+                changes.clear();
+            }
+        });
+        (Self(sender), telling)
     }
-    let told: Vec<_> =
-        leased.iter().map(|run| Subject::of(run).lifecycle(ctx, "run.started")).collect();
-    let streams = ctx.streams.clone();
-    tokio::spawn(async move { streams.lifecycle(&told).await });
+
+    fn tell(&self, change: Lifecycle) {
+        self.0.try_send(change).ok();
+    }
+}
+
+/// Of a run that has ended already, that it began is no news.
+fn drop_overtaken(changes: &mut Vec<Lifecycle>) {
+    let ended: HashSet<_> =
+        changes.iter().filter(|one| one.kind != STARTED).map(|one| one.run_id).collect();
+    changes.retain(|one| one.kind != STARTED || !ended.contains(&one.run_id));
+}
+
+/// Runs were leased and begin now.
+pub(crate) fn started(worker: &Worker, leased: &[Leased]) {
+    for run in leased {
+        worker.teller.tell(Subject::of(run).lifecycle(&worker.ctx, STARTED));
+    }
 }
 
 /// An attempt ended with `write`, which took `took` and was `written`.
 pub(crate) async fn ended(
-    ctx: &Context,
+    worker: &Worker,
     subject: &Subject,
     write: &Write,
     written: Written,
     took: Duration,
 ) {
+    let ctx = &worker.ctx;
     match written {
         Written::Done => {}
         Written::Stale => return lost(ctx, subject),
@@ -124,7 +161,7 @@ pub(crate) async fn ended(
             }
         }
     };
-    ctx.streams.lifecycle(&[subject.lifecycle(ctx, kind)]).await;
+    worker.teller.tell(subject.lifecycle(ctx, kind));
 }
 
 /// Another worker has the run: what this one did is dropped.

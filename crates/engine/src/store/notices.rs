@@ -1,10 +1,13 @@
 //! What SQL says to processes that listen (`NOTIFY`). Hints, like those of Redis: nothing is lost with one.
 
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use sqlx::postgres::PgListener;
 
 use super::StoreError;
+use crate::id::ProcessId;
 
+/// Another program has added a run, and a worker has said that it sleeps ([`sleep`]).
+pub const WORK: &str = "orchestrator_work";
 /// Another program has added a run that is to be let in (`orchestrator.enqueue`).
 pub const HELD: &str = "orchestrator_held";
 
@@ -35,4 +38,31 @@ impl Notices {
         self.0.try_recv().await.map_err(StoreError::while_trying("listen for notices"))?;
         Ok(())
     }
+}
+
+/// Notes that this worker has nothing to do, so that whoever adds a run by SQL notifies. A run added
+/// before that is committed notifies nobody: look once more after it.
+///
+/// # Errors
+///
+/// [`StoreError::Database`].
+pub async fn sleep(conn: &mut PgConnection, worker: ProcessId) -> Result<(), StoreError> {
+    sqlx::query!("insert into sleeper (process_id) values ($1) on conflict do nothing", worker.0)
+        .execute(conn)
+        .await
+        .map_err(StoreError::while_trying("note that a worker sleeps"))?;
+    Ok(())
+}
+
+/// Notes that this worker is busy, or ends, and needs no notice.
+///
+/// # Errors
+///
+/// [`StoreError::Database`].
+pub async fn wake(conn: &mut PgConnection, worker: ProcessId) -> Result<(), StoreError> {
+    sqlx::query!("delete from sleeper where process_id = $1", worker.0)
+        .execute(conn)
+        .await
+        .map_err(StoreError::while_trying("note that a worker is busy"))?;
+    Ok(())
 }

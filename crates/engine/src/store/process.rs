@@ -121,9 +121,13 @@ pub async fn forget_gone(conn: &mut PgConnection) -> Result<u64, StoreError> {
         "delete from process where seen_at < now() - make_interval(secs => $1)",
         seconds(GONE_AFTER * 10),
     )
-    .execute(conn)
+    .execute(&mut *conn)
     .await
     .map_err(StoreError::while_trying("forget processes that are gone"))?;
+    sqlx::query!("delete from sleeper where process_id not in (select id from process)")
+        .execute(conn)
+        .await
+        .map_err(StoreError::while_trying("forget sleepers that are gone"))?;
     Ok(done.rows_affected())
 }
 

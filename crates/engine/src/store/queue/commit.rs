@@ -1,6 +1,7 @@
 //! What a worker writes back. Every statement takes many runs and is fenced: a run whose token is no
 //! longer the given one is left alone, and is missing from the answer.
 
+use std::borrow::Borrow;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -54,11 +55,12 @@ pub struct Requeued {
 /// # Errors
 ///
 /// [`StoreError::Database`]; nothing is written then, if the caller's transaction ends with it.
-pub async fn finish(
+pub async fn finish<F: Borrow<Finished> + Sync>(
     conn: &mut PgConnection,
-    finished: &[Finished],
+    finished: &[F],
     over: &[LeaseToken],
 ) -> Result<Vec<RunId>, StoreError> {
+    let finished: Vec<&Finished> = finished.iter().map(Borrow::borrow).collect();
     let leases: Vec<Lease> = finished.iter().map(|one| one.lease).collect();
     let (runs, tokens) = columns(&leases);
     let status: Vec<&str> = finished.iter().map(|one| one.status.as_str()).collect();
@@ -66,7 +68,7 @@ pub async fn finish(
     let output: Vec<_> = finished.iter().map(|one| one.output.as_ref()).collect();
     let error: Vec<_> =
         finished.iter().map(|one| one.error.as_ref().map(sqlx::types::Json)).collect();
-    let whole: Vec<_> = finished.iter().map(whole_records).collect();
+    let whole: Vec<_> = finished.iter().copied().map(whole_records).collect();
     let in_rows = finished.iter().zip(&whole).filter(|(_, whole)| whole.is_none());
     let steps =
         Steps::of(in_rows.map(|(one, _)| (one.lease.run_id, &one.records[..])));

@@ -1,0 +1,32 @@
+//! Hearing at once of runs that other programs add by SQL (`orchestrator.enqueue`). Redis tells of all
+//! others.
+//!
+//! A worker that is not busy has a row in `sleeper`; the function notifies only while there is one, since
+//! a notification makes commits wait for each other.
+
+use std::convert::Infallible;
+
+use orchestrator_boot::Outage;
+use orchestrator_engine::store::StoreError;
+use orchestrator_engine::store::notices::{self, Notices};
+
+use crate::Worker;
+
+/// Passes notifications on as hints, until the worker is dropped.
+pub(crate) async fn run(worker: &Worker) {
+    let mut outage = Outage::new("hear of runs that other programs add");
+    loop {
+        let Err(error) = pass_on(worker, &mut outage).await;
+        tokio::time::sleep(outage.pause_after(&error)).await;
+    }
+}
+
+async fn pass_on(worker: &Worker, outage: &mut Outage) -> Result<Infallible, StoreError> {
+    let mut heard = Notices::on(notices::WORK, &worker.ctx.pool).await?;
+    outage.over();
+    loop {
+        // Also at the start: something may have been said before.
+        worker.again.notify_one();
+        heard.next().await?;
+    }
+}
