@@ -17,9 +17,6 @@ create table data_limit (
 );
 insert into data_limit (max_bytes) values (1048576);
 
--- Workers that sleep: who adds a run by SQL wakes them.
-create unlogged table if not exists sleeper (process_id uuid primary key);
-
 -- Which task has this name, among those of all agents?
 create index task_by_name on task (name) where name is not null and status <> 'canceled';
 
