@@ -12,8 +12,6 @@ use crate::Outcome;
 const TICKS: f64 = 100.0;
 /// A machine is quiet when nobody used more than this share of a core for half a second.
 const QUIET_SHARE: f64 = 0.2;
-/// How long quiet is waited for.
-const QUIET_WAIT_MAX: Duration = Duration::from_secs(25);
 
 /// The servers that are measured, as process ids.
 #[derive(Clone, Copy, Debug)]
@@ -101,9 +99,9 @@ fn busy_seconds() -> f64 {
     [0, 1, 2, 5, 6].iter().filter_map(|index| fields.get(*index)).sum::<f64>() / TICKS
 }
 
-/// Waits until the other users of the machine are quiet, but not for ever.
-pub async fn quiet() {
-    let deadline = Instant::now() + QUIET_WAIT_MAX;
+/// Waits until the other users of the machine are quiet, but no longer than `patience`.
+pub async fn quiet(patience: Duration) {
+    let deadline = Instant::now() + patience;
     let window = Duration::from_millis(500);
     while Instant::now() < deadline {
         let before = busy_seconds();

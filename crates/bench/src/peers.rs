@@ -15,7 +15,7 @@ use tokio::process::{Child, Command};
 
 use crate::Outcome;
 use crate::database::Bench;
-use crate::machine::{self, Meter};
+use crate::machine::Meter;
 use crate::queue::ceiling::{Ceiling, Reached};
 use crate::queue::{Ground, Scale, WorkerArgs, drain};
 use crate::table::Rounds;
@@ -78,6 +78,7 @@ pub async fn run(args: Args, env: &Env) -> Outcome<()> {
         backlog: 0,
         history: 0,
         snapshot_seconds: 0,
+        quiet_seconds: 25,
         window_seconds: 0,
     };
     let ground = Ground::find(env, args.worker, scale).await?;
@@ -183,7 +184,7 @@ async fn peer_drain(
     place.finish(peer, &bench.url, &["setup"]).await?;
     place.finish(peer, &bench.url, &["fill", &peer.jobs.to_string()]).await?;
     bench.settle().await?;
-    machine::quiet().await;
+    ground.quiet().await;
     let meter = Meter::begin(ground.servers, &[]);
     let (said, mut heard) = tokio::sync::mpsc::unbounded_channel();
     let mut workers = Vec::new();

@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt as _;
 use super::Ground;
 use crate::Outcome;
 use crate::database::Bench;
-use crate::machine::{self, Meter, Spent};
+use crate::machine::{Meter, Spent};
 
 /// Runs that the ceiling drains.
 const DRAINED: u32 = 100_000;
@@ -101,7 +101,7 @@ impl<'a> Ceiling<'a> {
             .collect();
         let batch = format!("{{{}}}", batch.join(","));
         let mut conn = self.bench.pool.acquire().await?;
-        machine::quiet().await;
+        self.ground.quiet().await;
         let meter = Meter::begin(self.ground.servers, &[]);
         let began = Instant::now();
         for _ in 0..count / INSERTED {
@@ -134,11 +134,12 @@ impl<'a> Ceiling<'a> {
         transactions: u32,
         options: &[&str],
     ) -> Outcome<Reached> {
-        machine::quiet().await;
+        self.ground.quiet().await;
         let meter = Meter::begin(self.ground.servers, &[]);
         let path = self.ground.env.raw("PATH").unwrap_or_default();
         let per_second =
             pgbench(path, &self.bench.url, script, clients, transactions, options).await?;
+        eprintln!("  pgbench, {clients} clients: {per_second:.0} transactions/s");
         Ok(Reached { per_second, spent: meter.end(&[]), count: transactions })
     }
 }

@@ -99,7 +99,9 @@ pub async fn drain(
         check(work, since, runs).await?;
     }
     let seconds = seconds(work, since, first).await?;
-    Ok(Reached { per_second: f64::from(first) / seconds, spent, count })
+    let per_second = f64::from(first) / seconds;
+    eprintln!("  {processes} worker(s), the first {first} of {runs} runs: {per_second:.0}/s");
+    Ok(Reached { per_second, spent, count })
 }
 
 /// Waits until so many runs are finished; returns how many are.

@@ -12,7 +12,7 @@ use super::ceiling::{Ceiling, INSERTED, INSERTERS, Reached, pgbench};
 use super::work::{NAME, Work};
 use crate::Outcome;
 use crate::http::{Http, post};
-use crate::machine::{self, Meter};
+use crate::machine::Meter;
 use crate::processes::Process;
 use crate::statements::Door;
 use crate::table::Rounds;
@@ -219,6 +219,5 @@ async fn run_batch(ground: &Ground<'_>, count: u32) -> Outcome<Option<Reached>> 
     let per_second = f64::from(count) / began.elapsed().as_secs_f64();
     let spent = meter.end(&[]);
     expect(&work, count + INSERTED).await?;
-    machine::quiet().await;
     Ok(Some(Reached { per_second, spent, count }))
 }

@@ -14,11 +14,13 @@ mod pickup;
 mod snapshot;
 pub mod work;
 
+use std::time::Duration;
+
 use orchestrator_engine::config::Env;
 
 use crate::Outcome;
 use crate::database::Bench;
-use crate::machine::Servers;
+use crate::machine::{self, Servers};
 use crate::table::Rounds;
 
 /// How much is measured.
@@ -111,6 +113,8 @@ pub struct Scale {
     pub history: u32,
     /// How long the snapshot is held, in seconds.
     pub snapshot_seconds: u64,
+    /// How long a quiet machine is waited for before a measurement, in seconds.
+    pub quiet_seconds: u64,
     /// How long a window of a steady load, or of idleness, is, in seconds.
     pub window_seconds: u64,
 }
@@ -137,6 +141,11 @@ impl<'a> Ground<'a> {
         settings.push(("WORKER_CONCURRENCY".to_owned(), worker.concurrency.to_string()));
         Ok(Self { env, servers, worker: settings, scale })
     }
+
+    /// Waits for a quiet machine.
+    pub async fn quiet(&self) {
+        machine::quiet(Duration::from_secs(self.scale.quiet_seconds)).await;
+    }
 }
 
 /// Measures everything that was asked for.
@@ -150,6 +159,7 @@ pub async fn run(args: Args, env: &Env) -> Outcome<()> {
         backlog: args.backlog.unwrap_or(pick(200_000, 1_000_000)),
         history: args.history.unwrap_or(pick(500_000, 5_000_000)),
         snapshot_seconds: args.snapshot_seconds.unwrap_or(if quick { 60 } else { 600 }),
+        quiet_seconds: if quick { 5 } else { 25 },
         window_seconds: if quick { 15 } else { 30 },
     };
     let ground = Ground::find(env, args.worker, scale).await?;

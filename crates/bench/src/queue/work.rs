@@ -1,6 +1,8 @@
 //! Runs to be measured: a task of steps that do nothing, and runs of it with as much in and out as
 //! the ceiling's rows have.
 
+use std::time::Duration;
+
 use orchestrator_engine::clock::{Clock as _, SystemClock};
 use orchestrator_engine::id::{self, AgentId, RunId, TaskId};
 use orchestrator_engine::run::Trigger;
@@ -29,6 +31,7 @@ pub struct Work {
     pub task: TaskId,
     /// How many steps a run has.
     pub steps: u32,
+    patience: Duration,
 }
 
 impl Work {
@@ -53,7 +56,8 @@ impl Work {
         let timing = Timing { cursor_at: now, next_fire_at: None };
         task::insert(&mut conn, task, agent, agent, &spec, timing, now).await?;
         drop(conn);
-        Ok(Self { bench, agent, task, steps })
+        let patience = Duration::from_secs(ground.scale.quiet_seconds);
+        Ok(Self { bench, agent, task, steps, patience })
     }
 
     /// Parameters of a run: what the payload of a row of the ceiling is.
@@ -71,7 +75,7 @@ impl Work {
             agent_id: self.agent,
             task: Some((self.task, 1)),
             priority: 5,
-            delay: std::time::Duration::ZERO,
+            delay: Duration::ZERO,
             trigger: Trigger::RunNow,
             nominal_at: None,
             scheduled_at: now,
@@ -126,7 +130,7 @@ impl Work {
     /// What the database says.
     pub async fn settle(&self) -> Outcome<()> {
         self.bench.settle().await?;
-        machine::quiet().await;
+        machine::quiet(self.patience).await;
         Ok(())
     }
 }
