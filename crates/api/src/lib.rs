@@ -11,6 +11,7 @@ pub mod auth;
 pub mod body;
 pub mod change;
 pub mod frame;
+pub mod gather;
 pub mod limits;
 pub mod openapi;
 pub mod page;

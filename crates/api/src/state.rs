@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 use sqlx::PgPool;
 use sqlx::pool::PoolConnection;
 
+use crate::gather::Gather;
 use crate::limits::LocalLimits;
 use crate::problem::Problem;
 
@@ -67,6 +68,8 @@ pub struct Api {
     pub started_at: DateTime<Utc>,
     /// Rate limits of this process alone.
     pub limits: Arc<LocalLimits>,
+    /// Where runs that are asked for come in together.
+    pub gather: Gather,
 }
 
 impl Api {
@@ -88,6 +91,7 @@ impl Api {
             },
             started_at: ctx.started_at,
             limits: Arc::new(LocalLimits::default()),
+            gather: Gather::start(ctx.pool.clone(), ctx.streams.clone(), Arc::clone(&ctx.clock)),
         }
     }
 

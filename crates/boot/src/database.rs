@@ -6,7 +6,7 @@ use std::time::Duration;
 use orchestrator_engine::config::{Database, Service};
 use orchestrator_engine::store;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
-use sqlx::{Executor as _, ConnectOptions as _, Connection as _};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
 use tracing::log::LevelFilter;
 
 use crate::BoxError;
@@ -20,6 +20,9 @@ const TRY_MAX: Duration = Duration::from_secs(5);
 
 /// How long a query waits for a free connection.
 const ACQUIRE_MAX: Duration = Duration::from_secs(10);
+
+/// A connection that was used a moment ago is taken to be good; one that has idled longer is asked.
+const TESTED_AFTER: Duration = Duration::from_secs(1);
 
 /// Statements prepared and kept per connection; there are fewer distinct ones in the program.
 const STATEMENTS_KEPT: usize = 256;
@@ -39,6 +42,15 @@ pub fn pool(settings: &Database, service: Service) -> Result<PgPool, BoxError> {
         .max_connections(settings.max_connections)
         .min_connections(1)
         .acquire_timeout(ACQUIRE_MAX)
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move {
+                if meta.idle_for > TESTED_AFTER {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
         .after_connect(|connection, _| {
             Box::pin(async move { connection.execute(GIVE_UP_STALLED).await.map(drop) })
         })

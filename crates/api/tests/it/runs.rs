@@ -67,6 +67,50 @@ async fn a_payload_without_a_task_is_queued_and_shown() {
     assert_eq!(api.post("/runs", unknown).await.expect(422).pointers(), ["/params/town"]);
 }
 
+/// Many ask at once, some of them for what is not to be had.
+#[tokio::test]
+async fn runs_asked_for_at_once_are_each_answered_by_themselves() {
+    let api = TestApi::new().await;
+    api.post("/tasks", task_with(json!({"name": "t"}))).await.expect(201);
+    let keyed = task_with(json!({"name": "keyed", "concurrency_key": "k"}));
+    api.post("/tasks", keyed).await.expect(201);
+    let gone = api.post("/tasks", task_with(json!({"name": "gone"}))).await.expect(201).str("/id");
+    api.post("/tasks/gone/cancel", json!({})).await.expect(200);
+    let once = json!({"name": "once", "dedupe_key": "d", "dedupe_window_seconds": 60});
+    api.post("/tasks", task_with(once)).await.expect(201);
+    let run = |task: &str, params: Value| {
+        let (api, path) = (&api, format!("/tasks/{task}/run_now"));
+        async move { api.post(&path, json!({"params": params})).await }
+    };
+
+    let (first, second, wrong, unknown, canceled, keyed, once, again) = tokio::join!(
+        run("t", json!({"city": "Iasi"})),
+        run("t", json!({"city": "Cluj"})),
+        run("t", json!({"town": "Iasi"})),
+        run("nothing", json!({})),
+        run(&gone, json!({})),
+        run("keyed", json!({})),
+        run("once", json!({})),
+        run("once", json!({})),
+    );
+
+    assert_eq!(wrong.expect(422).pointers(), ["/params/town"]);
+    unknown.expect(404);
+    canceled.expect(409);
+    for (reply, city) in [(first.expect(202), "Iasi"), (second.expect(202), "Cluj")] {
+        let run = reply.str("/run_id");
+        assert_eq!(reply.header("location"), format!("/runs/{run}"));
+        assert_eq!(api.get(&format!("/runs/{run}")).await.expect(200).str("/params/city"), city);
+    }
+    let let_in = api.get(&format!("/runs/{}", keyed.expect(202).str("/run_id"))).await.expect(200);
+    assert_eq!(let_in.body["waits_for"], Value::Null);
+    let (once, again) = (once.expect(202), again.expect(202));
+    assert_eq!(once.str("/run_id"), again.str("/run_id"));
+    assert_eq!(api.get("/runs").await.body["items"].as_array().unwrap().len(), 4);
+    let audit = api.get("/audit?action=task.run_now").await.expect(200);
+    assert_eq!(audit.body["items"].as_array().unwrap().len(), 5, "{}", audit.text);
+}
+
 #[tokio::test]
 async fn a_second_run_inside_the_dedupe_window_is_the_first() {
     let api = TestApi::new().await;

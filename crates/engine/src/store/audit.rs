@@ -93,6 +93,45 @@ pub async fn record(conn: &mut PgConnection, audit: &NewAudit<'_>) -> Result<(),
     Ok(())
 }
 
+/// Records changes in one statement. Call it in the transaction that makes them.
+///
+/// # Errors
+///
+/// [`StoreError::Database`].
+pub async fn record_many(
+    conn: &mut PgConnection,
+    audits: &[NewAudit<'_>],
+) -> Result<(), StoreError> {
+    if audits.is_empty() {
+        return Ok(());
+    }
+    let at: Vec<_> = audits.iter().map(|audit| audit.at).collect();
+    let agents: Vec<_> = audits.iter().map(|audit| audit.agent_id.map(|id| id.0)).collect();
+    let actions: Vec<_> = audits.iter().map(|audit| audit.action).collect();
+    let kinds: Vec<_> = audits.iter().map(|audit| audit.object_kind).collect();
+    let objects: Vec<_> = audits.iter().map(|audit| audit.object_id).collect();
+    let requests: Vec<_> = audits.iter().map(|audit| audit.request_id).collect();
+    let details: Vec<_> = audits.iter().map(|audit| audit.detail.clone()).collect();
+    sqlx::query!(
+        "
+        insert into audit_log (at, agent_id, action, object_kind, object_id, request_id, detail)
+        select * from unnest($1::timestamptz[], $2::uuid[], $3::text[], $4::text[], $5::text[],
+                             $6::text[], $7::jsonb[])
+        ",
+        &at,
+        &agents as &[Option<uuid::Uuid>],
+        &actions as &[&str],
+        &kinds as &[&str],
+        &objects as &[&str],
+        &requests as &[Option<&str>],
+        &details,
+    )
+    .execute(conn)
+    .await
+    .map_err(StoreError::while_trying("record changes"))?;
+    Ok(())
+}
+
 /// At most `limit` changes before number `before`, the newest first.
 ///
 /// # Errors

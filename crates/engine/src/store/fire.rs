@@ -135,7 +135,7 @@ pub async fn claim_due(
         where t.next_fire_at <= $1
         order by t.next_fire_at
         limit $2
-        for update of t skip locked
+        for no key update of t skip locked
         "#,
         now,
         i64::from(limit),

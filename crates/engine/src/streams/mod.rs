@@ -79,6 +79,29 @@ struct Inner {
     errors: AtomicU64,
 }
 
+fn hint(stream: &str) -> Cmd {
+    let mut add = redis::cmd("XADD");
+    add.arg(stream).arg("MAXLEN").arg("~").arg(HINTS_KEPT).arg("*").arg("v").arg(1);
+    add
+}
+
+/// `adds`, and behind them what became of tasks and runs.
+fn told(mut adds: Pipeline, changes: &[Lifecycle]) -> Pipeline {
+    for change in changes {
+        let add = adds.cmd("XADD").arg(LIFECYCLE).arg("MAXLEN").arg("~").arg(LIFECYCLE_KEPT);
+        add.arg("*").arg("kind").arg(change.kind);
+        add.arg("agent_id").arg(change.agent_id.to_string());
+        if let Some(task) = change.task_id {
+            add.arg("task_id").arg(task.to_string());
+        }
+        if let Some(run) = change.run_id {
+            add.arg("run_id").arg(run.to_string());
+        }
+        add.arg("at").arg(change.at.to_rfc3339()).ignore();
+    }
+    adds
+}
+
 impl Streams {
     /// A door to the Redis at `url`; nothing is connected yet. `None`: there is none, and every call
     /// answers so.
@@ -171,9 +194,7 @@ impl Streams {
     }
 
     async fn hint(&self, stream: &str) {
-        let mut add = redis::cmd("XADD");
-        add.arg(stream).arg("MAXLEN").arg("~").arg(HINTS_KEPT).arg("*").arg("v").arg(1);
-        self.call::<String>(&add).await;
+        self.call::<String>(&hint(stream)).await;
     }
 
     /// Shows an event, kept in Postgres already, to schedulers and other programs.
@@ -184,26 +205,18 @@ impl Streams {
         self.call::<String>(&add).await;
     }
 
-    /// Tells whoever watches what became of tasks and runs, and wakes workers when `wake` says that
-    /// some of it is new work; one round trip.
+    /// Tells whoever watches what became of tasks and runs; one round trip.
     pub async fn lifecycle(&self, changes: &[Lifecycle]) {
-        if changes.is_empty() {
-            return;
+        if !changes.is_empty() {
+            self.pipe(&told(redis::pipe(), changes)).await;
         }
-        let mut adds = redis::pipe();
-        for change in changes {
-            let add = adds.cmd("XADD").arg(LIFECYCLE).arg("MAXLEN").arg("~").arg(LIFECYCLE_KEPT);
-            add.arg("*").arg("kind").arg(change.kind);
-            add.arg("agent_id").arg(change.agent_id.to_string());
-            if let Some(task) = change.task_id {
-                add.arg("task_id").arg(task.to_string());
-            }
-            if let Some(run) = change.run_id {
-                add.arg("run_id").arg(run.to_string());
-            }
-            add.arg("at").arg(change.at.to_rfc3339()).ignore();
-        }
-        self.pipe(&adds).await;
+    }
+
+    /// Wakes workers for new runs and tells whoever watches of them; one round trip.
+    pub async fn queued(&self, changes: &[Lifecycle]) {
+        let mut wake = redis::pipe();
+        wake.add_command(hint(WORK)).ignore();
+        self.pipe(&told(wake, changes)).await;
     }
 
     /// Says that a worker is alive, or with `false` that it has ended.

@@ -19,6 +19,7 @@ use super::{held, tell};
 use crate::auth::{Caller, RunsWrite, TasksWrite};
 use crate::body::{Sent, too_much};
 use crate::change::{Answer, Begun, Change};
+use crate::gather::{Granted, Wish};
 use crate::problem::{Problem, ProblemDocument};
 use crate::state::Api;
 
@@ -45,6 +46,29 @@ pub(super) async fn run_now(
     caller: Caller<RunsWrite>,
     sent: Sent<RunNow>,
 ) -> Result<Answer, Problem> {
+    if let Some(params) = &sent.body.params {
+        let problems = too_much(params, "/params", api.options.data_max_bytes);
+        if !problems.is_empty() {
+            return Err(Problem::invalid(problems));
+        }
+    }
+    if caller.idempotency_key.is_none() && caller.if_match.is_none() {
+        let wish = Wish {
+            reference: reference.clone(),
+            sees: caller.sees(),
+            agent: caller.agent.id,
+            request_id: caller.request_id.clone(),
+            params: sent.body.params.clone(),
+            at: api.clock.now(),
+        };
+        if let Granted::Queued(queued) = api.gather.grant(wish).await? {
+            if queued.waits {
+                api.let_next_in(queued.owner, None).await;
+                api.streams.wake_workers().await;
+            }
+            return accepted(queued.run, false);
+        }
+    }
     let mut change = match Change::begin(&api, &caller, &sent.hash).await? {
         Begun::New(change) => change,
         Begun::Before(answer) => return Ok(answer),
@@ -82,10 +106,7 @@ pub(super) async fn run_now(
     let queued = queue::enqueue_trigger(change.conn(), work, spec.merging()).await?;
     let detail = json!({"run_id": queued.run_id, "deduplicated": queued.deduplicated});
     change.audit("task.run_now", row.id, detail).await?;
-    let accepted = Accepted { run_id: queued.run_id, deduplicated: queued.deduplicated };
-    let answer =
-        Answer::new(StatusCode::ACCEPTED, &accepted)?.location(format!("/runs/{}", queued.run_id));
-    let answer = change.finish(answer).await?;
+    let answer = change.finish(accepted(queued.run_id, queued.deduplicated)?).await?;
     if waits {
         api.let_next_in(row.agent_id, None).await;
         // It waits for its time first, and then for the others.
@@ -97,6 +118,11 @@ pub(super) async fn run_now(
         api.tell_run("run.queued", row.agent_id, Some(row.id), queued.run_id).await;
     }
     Ok(answer)
+}
+
+fn accepted(run_id: RunId, deduplicated: bool) -> Result<Answer, Problem> {
+    let accepted = Accepted { run_id, deduplicated };
+    Ok(Answer::new(StatusCode::ACCEPTED, &accepted)?.location(format!("/runs/{run_id}")))
 }
 
 /// Refuses parameters that the pipeline does not declare, or that are larger than `max_bytes`.
