@@ -132,7 +132,6 @@ SQL
     say "drill: the disk, without warning (${DRILL_WRITE_SECONDS:-25} s of writing, a row every 0.1 s)"
     ops/scripts/backup.sh base 2>"$scratch/said" || { cat "$scratch/said" >&2; exit 1; }
     pg psql -XqAt -c 'truncate drill'
-    # shellcheck disable=SC2016
     pg psql -XqAt -v ON_ERROR_STOP=1 -c "do \$\$ begin for n in 1..$((${DRILL_WRITE_SECONDS:-25} * 10)) loop insert into drill (n) values (n); commit; perform pg_sleep(0.1); end loop; end \$\$"
     lost=$(pg psql -XqAt -c 'select count(*), max(at) from drill')
     stop again
