@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Practises the loss of the data, and measures how long it takes to have them back.
 #   drill.sh                  on servers of its own, made for it: nothing of yours is touched. With
-#                             DATABASE_URL the data are a copy of that database, else a small sample
+#                             DATABASE_URL the data are a copy of that database, else a sample (DRILL_RUNS=10000
+#                             finished runs)
 #   drill.sh --compose --yes  the real thing: backs the containers' system up, REMOVES ITS VOLUMES, restores.
 #                             For a system that nobody needs at the moment
 # Own servers: logical backup → drop the database → restore → compare; base backup + WAL archive → an
@@ -14,7 +15,7 @@ for word; do
     --compose) kind=compose ;;
     --yes) yes=yes ;;
     *)
-        sed -n '2,10s/^# \{0,1\}//p' "$0"
+        sed -n '2,11s/^# \{0,1\}//p' "$0"
         exit 2
         ;;
     esac
@@ -29,7 +30,7 @@ since() { printf '%d.%03d s' $((($(now_ms) - $1) / 1000)) $((($(now_ms) - $1) % 
 prints() { pg psql -XqAt -v ON_ERROR_STOP=1 <ops/scripts/sql/fingerprint.sql; }
 
 own() {
-    local begun moment before after bin port lost shown
+    local begun moment before after bin port lost rows first last shown
     for bin in /usr/lib/postgresql/*/bin; do [ ! -x "$bin/initdb" ] || PATH=$bin:$PATH; done
     need initdb "PostgreSQL's server programs"
     user='' scratch=$(mktemp -d) # not local: the trap reads them
@@ -81,10 +82,13 @@ own() {
     else
         local migration
         for migration in migrations/*.sql; do pg psql -XqAt -v ON_ERROR_STOP=1 -f "$migration" >/dev/null; done
-        pg psql -XqAt -v ON_ERROR_STOP=1 >/dev/null <<'SQL'
+        pg psql -XqAt -v ON_ERROR_STOP=1 -v runs="${DRILL_RUNS:-10000}" >/dev/null <<'SQL'
 create table if not exists _sqlx_migrations (version bigint primary key, success boolean not null);
-insert into agent (id, name, scopes, created_at)
-select gen_random_uuid(), 'agent-' || n, '{}', now() from generate_series(1, 1000) n;
+insert into run (id, agent_id, status, priority, attempt, trigger, scheduled_at, started_at, finished_at, params, output)
+select (substr(replace(uuid_at(at)::text, '-', ''), 1, 12) || '7' || substr(md5(n::text), 1, 3) || '8' || substr(md5(n::text), 4, 15))::uuid,
+    gen_random_uuid(), 'succeeded', 5, 1, 'run_now', at, at, at, jsonb_build_object('n', n),
+    jsonb_build_object('text', repeat(md5(n::text), 8))
+from (select n, now() - n * interval '1 second' as at from generate_series(1, :runs) n) made;
 SQL
     fi
     export BACKUP_DIR=$scratch/backups
@@ -131,15 +135,15 @@ SQL
 
     say "drill: the disk, without warning (${DRILL_WRITE_SECONDS:-25} s of writing, a row every 0.1 s)"
     ops/scripts/backup.sh base 2>"$scratch/said" || { cat "$scratch/said" >&2; exit 1; }
-    pg psql -XqAt -c 'truncate drill'
-    pg psql -XqAt -v ON_ERROR_STOP=1 -c "do \$\$ begin for n in 1..$((${DRILL_WRITE_SECONDS:-25} * 10)) loop insert into drill (n) values (n); commit; perform pg_sleep(0.1); end loop; end \$\$"
-    lost=$(pg psql -XqAt -c 'select count(*), max(at) from drill')
+    pg psql -XqAt -v ON_ERROR_STOP=1 -c "do \$\$ begin for n in 1..$((${DRILL_WRITE_SECONDS:-25} * 10)) loop insert into drill (n) values (1000000 + n); commit; perform pg_sleep(0.1); end loop; end \$\$"
+    lost=$(pg psql -XqAt -c 'select count(*), min(at), max(at) from drill where n > 1000000')
+    IFS='|' read -r rows first last <<<"$lost"
     stop again
     rm -rf "$scratch/again"
     begun=$(now_ms)
     recover third
     result "restore after the loss of the disk" "$(since "$begun")"
-    shown=$(pg psql -XqAt -c "select (${lost%%|*} - count(*)) || ' of ${lost%%|*} rows: the last ' || round(extract(epoch from '${lost##*|}'::timestamptz - max(at))::numeric, 1) || ' s' from drill")
+    shown=$(pg psql -XqAt -c "select ($rows - count(*)) || ' of $rows rows: the last ' || round(extract(epoch from '$last'::timestamptz - coalesce(max(at), '$first'))::numeric, 1) || ' s' from drill where n > 1000000")
     result "lost with the disk (archive_timeout ${DRILL_ARCHIVE_SECONDS:-10} s)" "$shown"
 }
 
