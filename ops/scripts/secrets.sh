@@ -4,6 +4,7 @@
 #
 # A file is one secret: postgres_password, redis_password, grafana_password, admin_api_key, tls.crt and
 # tls.key. Replace the last two by real ones: these are signed by nobody, so that the system starts.
+# alert_webhook_url is made empty: yours to fill.
 # The folder is for its owner alone; the files in it are readable by all, because the containers that
 # get them mounted run as users of their own.
 #
@@ -48,6 +49,8 @@ done
 for secret in grafana_password admin_api_key; do
     [ -s "$folder/$secret" ] || printf '%s\n' "$(random)" | put "$secret"
 done
+# Where Alertmanager sends to: only you know. Empty, it tells nobody.
+[ -e "$folder/alert_webhook_url" ] || : | put alert_webhook_url
 
 if ! [ -s "$folder/tls.crt" ] || ! [ -s "$folder/tls.key" ]; then
     command -v openssl >/dev/null 2>&1 || {
