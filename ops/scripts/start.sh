@@ -58,6 +58,7 @@ if [ "$mode" = prod ]; then
 fi
 
 remember mode "$mode"
+[ "$mode" != prod ] || remember version "$ORCHESTRATOR_VERSION"
 say "starting"
 if [ "$mode" = dev ]; then
     # The first build takes minutes: --wait would look like nothing happens.

@@ -19,7 +19,7 @@ for word; do
 done
 
 # What is compiled, and metrics, are no data of anybody's.
-volumes() { compose config --volumes | grep -vxE 'target|cargo|prometheus'; }
+volumes() { compose config --volumes | grep -vxE 'target|cargo|prometheus|postgres-socket'; }
 full_name() { printf '%s_%s' "$(compose config --format json | sed -nE 's/^ *"name": "([a-z0-9_-]+)",?$/\1/p' | head -1)" "$1"; }
 image=$(compose config --images | grep -m1 '^postgres:')
 tar_in() { # tar_in VOLUME ro|rw ARGUMENT…
