@@ -57,7 +57,7 @@ redis() {
     fi
 }
 
-image_of() { docker inspect --format '{{.Config.Image}}' "$(running "$1" | head -1)"; }
+image_of() { docker inspect --format '{{.Config.Image}}' "$(running "$1" | sed -n 1p)"; }
 # In a container without a network that is gone afterwards; standard input goes in.
 in_image() { docker run --rm --interactive --network none --cap-drop ALL --security-opt no-new-privileges "$@"; }
 

@@ -152,7 +152,7 @@ prune() {
         done
     done
     # WAL before the oldest base backup serves nobody.
-    file=$(find "$backups/base" -maxdepth 1 -name '*.tar.gz' 2>/dev/null | sort | head -1)
+    file=$(find "$backups/base" -maxdepth 1 -name '*.tar.gz' 2>/dev/null | sort | sed -n 1p)
     [ -n "$file" ] || return 0
     local first
     # Read to the end: a reader that stops early would be an error of the writer.

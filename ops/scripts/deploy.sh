@@ -82,7 +82,7 @@ add() { # add SERVICE VERSION: one more container, healthy; it is removed again 
         --scale "$1=$(($(count "$1") + 1))" "$1" >"$state/up.log" 2>&1; then
         cat "$state/up.log" >&2
     fi
-    id=$(compose ps --all --quiet "$1" | grep -vxF "$before" | head -1 || true)
+    id=$(compose ps --all --quiet "$1" | grep -vxF "$before" | sed -n 1p || true)
     [ -n "$id" ] || {
         say "no container of $1 came up"
         return 1
@@ -107,7 +107,7 @@ remove() { # remove CONTAINER…: calmly (it has the grace that the compose file
 # that many on the way.
 roll() {
     local service=$1 version=$2 target=$3 id
-    while id=$(in_version "$service" "$version" not | head -1) && [ -n "$id" ]; do
+    while id=$(in_version "$service" "$version" not | sed -n 1p) && [ -n "$id" ]; do
         [ "$(count "$service")" -gt "$target" ] || add "$service" "$version" || return 1
         remove "$id"
     done

@@ -133,7 +133,7 @@ redis_restore() {
         redis-server --port "$port" --bind 127.0.0.1 --dir "$folder" --save '' --appendonly no --daemonize yes --pidfile "$folder/pid" --logfile "$folder/log" >/dev/null
         stop_helper() { kill "$(cat "$folder/pid")" && rm -rf "$folder"; }
     else
-        helper=$(docker create --network "container:$(running redis | head -1)" --cap-drop ALL --user redis "$(image_of redis)" \
+        helper=$(docker create --network "container:$(running redis | sed -n 1p)" --cap-drop ALL --user redis "$(image_of redis)" \
             redis-server --port "$port" --bind 127.0.0.1 --dir /data --save '' --appendonly no)
         folder=$(mktemp -d)
         cp "$file" "$folder/dump.rdb"

@@ -24,7 +24,7 @@ call() { # call METHOD PATH [BODY]: status on the first line, then the body
     # shellcheck disable=SC2016 # a program for sed
     printf 'Authorization: Bearer %s\n' "$key" | ask "${arguments[@]}" | sed -n '1h;1!H;${g;s/\(.*\)\n\([0-9]*\)$/\2\n\1/;p}'
 }
-field() { grep -oE "\"$1\":\"[^\"]*\"" | head -1 | cut -d'"' -f4; }
+field() { grep -oE "\"$1\":\"[^\"]*\"" | sed -n 1p | cut -d'"' -f4; }
 want() { # want STATUS ANSWER WHAT
     [ "$(head -1 <<<"$2")" = "$1" ] || die "$3: answered $(head -2 <<<"$2" | tr '\n' ' ' | cut -c1-400)"
 }

@@ -20,8 +20,8 @@ done
 
 # What is compiled, and metrics, are no data of anybody's.
 volumes() { compose config --volumes | grep -vxE 'target|cargo|prometheus|postgres-socket'; }
-full_name() { printf '%s_%s' "$(compose config --format json | sed -nE 's/^ *"name": "([a-z0-9_-]+)",?$/\1/p' | head -1)" "$1"; }
-image=$(compose config --images | grep -m1 '^postgres:')
+full_name() { printf '%s_%s' "$(compose config --format json | sed -nE 's/^ *"name": "([a-z0-9_-]+)",?$/\1/p' | sed -n 1p)" "$1"; }
+image=$(compose config --images | sed -n '/^postgres:/{p;q;}')
 tar_in() { # tar_in VOLUME ro|rw ARGUMENT…
     local volume=$1 how=$2
     shift 2
