@@ -88,7 +88,7 @@ docker-down: ## Stop the containers; data are kept
 OPS := ops/scripts/ops.sh
 # One service in place of all: make logs SERVICE=worker
 SERVICE ?=
-YES := $(if $(filter yes,$(YES)),--yes)
+SURE = $(if $(filter yes,$(YES)),--yes)
 
 dev: ## Containers with the source mounted, built again at every change (ARGS='--clean --logs')
 	ops/scripts/start.sh dev $(ARGS)
@@ -135,13 +135,13 @@ db-backup: ## A proven backup of the database (KIND=base|wal|redis|config|full: 
 	ops/scripts/backup.sh $(or $(KIND),postgres) $(ARGS)
 
 db-restore: ## Put one back: make db-restore FILE=backups/postgres/….dump (asks; YES=yes does not)
-	ops/scripts/restore.sh $(or $(KIND),postgres) $(FILE) $(YES) $(ARGS)
+	ops/scripts/restore.sh $(or $(KIND),postgres) $(FILE) $(SURE) $(ARGS)
 
 volume-backup: ## All volumes as they are, into backups/volumes (stops the containers meanwhile)
-	ops/scripts/volumes.sh backup $(YES)
+	ops/scripts/volumes.sh backup $(SURE)
 
 volume-restore: ## Put them back: make volume-restore FILE=backups/volumes/… (asks)
-	ops/scripts/volumes.sh restore $(FILE) $(YES)
+	ops/scripts/volumes.sh restore $(FILE) $(SURE)
 
 drill: ## Practise the loss of the data on servers made for it, and time it
 	ops/scripts/drill.sh $(ARGS)
@@ -165,7 +165,7 @@ clean: ## Remove what was built (not .orchestrator/, which holds data)
 	cargo clean
 
 clean-all: clean ## Remove containers, images and volumes too, WITH ALL DATA of the containers (asks)
-	@$(OPS) remove-everything $(YES)
+	@$(OPS) remove-everything $(SURE)
 
 .PHONY: bench-scheduler
 bench-scheduler: deps ## Measure schedules: lateness, a burst, a million of them (about 5 min; ARGS='--help')

@@ -75,25 +75,31 @@ base() {
     say "backup: copied $(size "$draft") bytes in $((SECONDS - begun)) s; starting it to see"
     found=$(scratch base <"$draft")
     [ -n "$(only fingerprint <<<"$found")" ] || die "it starts and holds nothing (left in $draft)"
-    keep base "$draft" "$stamp.tar.gz" "seconds $((SECONDS - begun))" "$found"
+    keep base "$draft" "$stamp.tar.gz" "cluster $(cluster)" "seconds $((SECONDS - begun))" "$found"
 }
+
+# The archive of a cluster is in a folder named after it (archive-wal.sh).
+cluster() { pg psql -XqAt -c 'select system_identifier from pg_control_system()'; }
 
 wal() {
     [ -z "$plain" ] || die "the archive of plain servers is where their archive_command puts it"
-    mkdir -p "$backups/wal"
-    pg psql -XqAt -c 'select pg_switch_wal()' >/dev/null # what is begun goes with it
-    local until=$((SECONDS + 90)) name new=0
-    while [ "$(pg psql -XqAt -c "select last_archived_wal >= pg_walfile_name(pg_current_wal_lsn() - 16777216) or last_archived_wal is null from pg_stat_archiver")" = f ]; do
+    local id until name new=0 segment
+    id=$(cluster)
+    mkdir -p "$backups/wal/$id"
+    # What is begun goes with it.
+    segment=$(pg psql -XqAt -c 'select pg_walfile_name(pg_switch_wal() - 1)')
+    until=$((SECONDS + 90))
+    until compose exec -T postgres test -e "/wal-archive/$id/$segment.gz"; do
         [ "$SECONDS" -lt "$until" ] || die "the archive does not advance: see make logs SERVICE=postgres"
         sleep 0.5
     done
-    for name in $(compose exec -T postgres ls /wal-archive | tr -d '\r'); do
-        [ ! -s "$backups/wal/$name" ] || continue
-        compose exec -T postgres cat "/wal-archive/$name" >"$backups/wal/.$name.partial"
-        mv "$backups/wal/.$name.partial" "$backups/wal/$name"
+    for name in $(compose exec -T postgres ls "/wal-archive/$id" | tr -d '\r'); do
+        [ ! -s "$backups/wal/$id/$name" ] || continue
+        compose exec -T postgres cat "/wal-archive/$id/$name" >"$backups/wal/$id/.$name.partial"
+        mv "$backups/wal/$id/.$name.partial" "$backups/wal/$id/$name"
         new=$((new + 1))
     done
-    say "backup: $new new segments in $backups/wal"
+    say "backup: $new new segments in $backups/wal/$id"
 }
 
 redis_backup() {
@@ -140,7 +146,7 @@ config() {
 }
 
 prune() {
-    local kind file old
+    local kind file old name
     for kind in postgres base redis config; do
         [ -d "$backups/$kind" ] || continue
         find "$backups/$kind" -name '.*.partial' -mmin +1440 -delete
@@ -151,21 +157,24 @@ prune() {
             say "backup: removed $file, older than $keep_days days"
         done
     done
-    # WAL before the oldest base backup serves nobody.
-    file=$(find "$backups/base" -maxdepth 1 -name '*.tar.gz' 2>/dev/null | sort | sed -n 1p)
-    [ -n "$file" ] || return 0
-    local first
-    # Read to the end: a reader that stops early would be an error of the writer.
-    first=$(gzip -dc "$file" | tar -xOf - backup_label 2>/dev/null | sed -nE 's/^START WAL LOCATION: .*\(file ([0-9A-F]{24})\)$/\1/p')
-    [ -n "$first" ] || die "$file has no label"
-    if [ -d "$backups/wal" ]; then
-        find "$backups/wal" -name '????????????????????????.gz' | while read -r old; do
-            [[ ! $(basename "$old" .gz) < $first ]] || rm -f "$old"
+    # WAL before the oldest base backup of its cluster serves nobody.
+    local id first here=''
+    [ -n "$plain" ] || [ "$mode" != prod ] || [ -z "$(running postgres)" ] || here=$(cluster)
+    local ids
+    mapfile -t ids < <(cat "$backups"/base/*.manifest 2>/dev/null | sed -n 's/^cluster //p' | sort -u)
+    for id in "${ids[@]}"; do
+        file=$(grep -lx "cluster $id" "$backups"/base/*.manifest | sort | sed -n 1p)
+        file=${file%.manifest}
+        first=$(gzip -dc "$file" | tar -xOf - backup_label | sed -nE 's/^START WAL LOCATION: .*\(file ([0-9A-F]{24})\)$/\1/p')
+        [ -n "$first" ] || die "$file has no label"
+        for old in "$backups/wal/$id"/????????????????????????.gz; do
+            [ -e "$old" ] || continue
+            name=$(basename "$old" .gz)
+            # The order of names is the order of WAL, but for the timeline, which leads them.
+            [[ ! ${name:8} < ${first:8} ]] || rm -f "$old"
         done
-    fi
-    if [ -z "$plain" ] && [ "$mode" = prod ] && [ -n "$(running postgres)" ]; then
-        compose exec -T postgres pg_archivecleanup -x .gz /wal-archive "$first"
-    fi
+        [ "$id" != "$here" ] || compose exec -T postgres pg_archivecleanup -x .gz "/wal-archive/$id" "$first"
+    done
 }
 
 list() {

@@ -167,9 +167,9 @@ whole() {
     result "an empty system runs" "$(since "$begun")"
     ops/scripts/restore.sh full --yes
     result "everything is back" "$(since "$begun")"
-    # `process` is about the present, and the services run again.
+    # These are about the present, and the services run again.
     after=$(prints)
-    diff <(grep -v ' \(process\|tool\) ' <<<"$before") <(grep -v ' \(process\|tool\) ' <<<"$after") >&2 || say "drill: the differences above are what the running services have done since, or a loss: judge"
+    diff <(grep -v ' \(process\|tool\|pace\) ' <<<"$before") <(grep -v ' \(process\|tool\|pace\) ' <<<"$after") >&2 || say "drill: the differences above are what the running services have done since, or a loss: judge"
     result "compared" "$(wc -l <<<"$after" | tr -d ' ') tables"
     key=$(admin_key)
     [ -z "$key" ] || ops/scripts/smoke.sh

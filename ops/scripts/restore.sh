@@ -104,11 +104,10 @@ pitr() {
     stop_services
     compose stop postgres >/dev/null 2>&1
     in_data() { compose run --rm --no-deps -T --volume "$PWD/ops/scripts:/scripts:ro" --entrypoint sh postgres "$@"; }
-    if [ -d "$backups/wal" ]; then # the archive's own volume may be as new as the data's
-        tar -cf - -C "$backups/wal" . | in_data -c 'tar -xf - -C /wal-archive'
-    fi
     # shellcheck disable=SC2016 # expanded in the container
     in_data -c 'find "$PGDATA" -mindepth 1 -delete; exec sh /scripts/unpack-base.sh "$PGDATA" /wal-archive "$1"' sh "$moment" <"$file"
+    # The archive's own volume may be as new as the data's.
+    if [ -d "$backups/wal" ]; then tar -cf - -C "$backups/wal" . | in_data -c 'tar -xf - -C /wal-archive'; fi
     say "restore: the base backup is in place after $((SECONDS - begun)) s; replaying WAL"
     compose up --detach --no-deps --no-build postgres >/dev/null 2>&1
     until [ "$(pg psql -XqAt -c 'select pg_is_in_recovery()' 2>/dev/null)" = f ]; do

@@ -4,7 +4,7 @@
 # Key: ORCHESTRATOR_API_KEY, else .secrets/admin_api_key (prod), else .orchestrator/admin.key.
 #
 # 1. it is ready; 2. nobody comes in without a key; 3. a run is taken (a repeated request gives the same
-# one), done by a worker, and its output is right; 4. a task due in a second is fired by the scheduler.
+# one), done by a worker, and its output is right; 4. a task due in 3 s is fired by the scheduler.
 set -euo pipefail
 [ -z "${1:-}" ] || export ORCHESTRATOR_URL=$1
 # shellcheck source=ops/scripts/lib.sh
@@ -55,7 +55,7 @@ again=$(call POST /runs "$body" "$name")
 grep -q "hello $name" <<<"$(finished "$run")" || die "the run $run has another output"
 say "smoke: a run was taken once and done"
 
-at=$(date -u -d '+1 second' +%Y-%m-%dT%H:%M:%SZ 2>/dev/null || date -u -v+1S +%Y-%m-%dT%H:%M:%SZ)
+at=$(date -u -d '+3 seconds' +%Y-%m-%dT%H:%M:%SZ 2>/dev/null || date -u -v+3S +%Y-%m-%dT%H:%M:%SZ)
 answer=$(call POST /tasks '{"name":"'"$name"'","title":"Smoke test","schedule_kind":"once","schedule_expr":"'"$at"'","payload":{"pipeline":[{"id":"tick","uses":"core.echo","with":{"text":"tick"}}]}}')
 want 201 "$answer" "POST /tasks"
 until=$((SECONDS + within)) run=''

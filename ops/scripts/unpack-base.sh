@@ -26,6 +26,8 @@ fi
 gzip -dc | tar -xf - -C "$data"
 rm -f "$data/postmaster.pid"
 pg_verifybackup --no-parse-wal --exit-on-error "$data" >/dev/null
+# The folder that archive-wal.sh keeps for this cluster.
+archive=$archive/$(LC_ALL=C pg_controldata "$data" | sed -n 's/^Database system identifier: *//p')
 cat >>"$data/postgresql.auto.conf" <<END
 restore_command = 'test -f "$archive/%f.gz" && gzip -dc "$archive/%f.gz" >"%p"'
 recovery_target_time = '$moment'
