@@ -50,7 +50,6 @@ elif [ -z "$wanted" ]; then
     wanted=$(git describe --tags --always --dirty 2>/dev/null) || die "which version?"
 fi
 [[ $wanted =~ ^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$ ]] || die "\"$wanted\" is no tag of an image"
-[ "$wanted" != "$old" ] || die "$wanted is what runs; a tag is never given to something else"
 image() { [ "$1" = cli ] && printf 'orchestrator:%s' "$2" || printf 'orchestrator-%s:%s' "$1" "$2"; }
 
 mkdir -p "$state"
@@ -118,11 +117,13 @@ roll() {
 
 schema() { compose exec -T postgres psql -U orchestrator -d orchestrator -XAtc 'select coalesce(max(version), 0) from _sqlx_migrations where success' 2>/dev/null || echo 0; }
 
+exec 3>&1 4>&2
 declare -A targets
 phase=checks
 back() { # what a failure leads to
     local code=$? service failed=''
     trap - EXIT INT TERM
+    exec 1>&3 2>&4 # a signal may have come in the middle of a redirection
     set +e
     case $phase in
     over) exit "$code" ;;
@@ -136,8 +137,10 @@ back() { # what a failure leads to
         ;;
     rolling | smoke)
         if ! ORCHESTRATOR_VERSION=$old compose --profile cli run --rm --no-deps -T cli migrate >"$state/up.log" 2>&1; then
-            note "$wanted failed at: $phase, and $old cannot start with the schema as it is now: $wanted stays"
+            note "$wanted failed at: $phase, and $old cannot start with the schema as it is now: $wanted stays, as far as it came (make status). When the reason is gone: deploy.sh $wanted goes on"
             tail -2 "$state/up.log" >&2
+            remember previous "$old"
+            remember version "$wanted"
             exit 1
         fi
         note "$wanted failed at: $phase; back to $old"
@@ -167,8 +170,15 @@ fi
 for service in "${services[@]}" cli; do
     docker image inspect "$(image "$service" "$wanted")" >/dev/null 2>&1 || die "there is no image $(image "$service" "$wanted"): --build makes it"
 done
+if [ "$wanted" = "$old" ]; then
+    others=$(for service in "${services[@]}"; do in_version "$service" "$wanted" not; done)
+    [ -n "$others" ] || die "$wanted is what runs; a tag is never given to something else"
+    old=$(recall previous) # a deployment that was left half-done
+fi
 for service in "${services[@]}"; do
     targets[$service]=$(count "$service")
+    [ -z "${others:-}" ] || targets[$service]=$(recall "targets-$service") # as many as there were before it
+    remember "targets-$service" "${targets[$service]}"
     [ "${targets[$service]}" -gt 0 ] || die "no $service runs: start.sh prod first"
 done
 if ! ops/scripts/healthcheck.sh; then
