@@ -53,10 +53,10 @@ postgres() {
     say "backup: dumped $(size "$draft") bytes in $((SECONDS - begun)) s; restoring it to see"
 
     found=$(scratch dump <"$draft")
-    [ -n "$there" ] && [ "$(only fingerprint <<<"$found")" = "$there" ] || {
+    if [ -z "$there" ] || [ "$(only fingerprint <<<"$found")" != "$there" ]; then
         diff <(echo "$there") <(only fingerprint <<<"$found") >&2 || true
         die "what was restored is not what was there: this is no backup (left in $draft)"
-    }
+    fi
     bad=$(violations <<<"$found")
     [ -z "$bad" ] || say "backup: complete, but the data contradict themselves, here as there: $bad"
     keep postgres "$draft" "$stamp.dump" "server $(pg psql -XqAt -c 'show server_version')" \
@@ -197,7 +197,7 @@ full)
     postgres
     base
     [ -n "$plain" ] || [ "$mode" != prod ] || wal
-    [ -n "$plain" ] && [ -z "$REDIS_URL" ] || redis_backup
+    if [ -z "$plain" ] || [ -n "$REDIS_URL" ]; then redis_backup; fi
     [ "${2:-}" = --without-config ] || config
     prune
     ;;

@@ -37,7 +37,7 @@ fi
 
 # Compose says what it would do without the files of secrets and without a daemon.
 for compose in docker-compose.yml docker-compose.*.yml; do
-    [ -f "$compose" ] && [ "$compose" != docker-compose.override.yml ] || continue
+    if ! [ -f "$compose" ] || [ "$compose" = docker-compose.override.yml ]; then continue; fi
     if [ "$compose" = docker-compose.yml ]; then
         check "$compose" docker docker compose --profile '*' -f "$compose" config --quiet
     else

@@ -92,7 +92,7 @@ pitr() {
     file=$(chosen base "$file")
     [ -z "$moment" ] || [[ $moment =~ ^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9:]+)$ ]] || die "--to wants a moment with its zone, as 2026-11-25T08:30:00Z"
     if [ -n "$plain" ] || [ -n "$into" ]; then
-        [ -n "$into" ] && [ -d "$archive" ] || die "say --into DIR (the data folder to make) and --wal DIR (the archive)"
+        if [ -z "$into" ] || ! [ -d "$archive" ]; then die "say --into DIR (the data folder to make) and --wal DIR (the archive)"; fi
         sh ops/scripts/unpack-base.sh "$into" "$(cd "$archive" && pwd)" "$moment" <"$file"
         say "restore: $into is ready; start PostgreSQL on it, and it recovers by itself"
         return
