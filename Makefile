@@ -1,6 +1,7 @@
 # Every verb a person or CI says. Plain `make` prints them.
 .DEFAULT_GOAL := help
 .PHONY: help run build test check fmt lint doc deps sqlx sqlx-check env-example audit scripts-check \
+	monitoring-check monitoring-try dashboards \
 	fuzz-time docker-build docker-up docker-dev docker-down docker-logs scale-worker clean \
 	dev prod start stop restart logs status watch health scale-api shell-db shell-redis db-backup db-restore \
 	volume-backup volume-restore deploy rollback smoke validate security-scan drill clean-all
@@ -60,6 +61,15 @@ env-example: ## Write .env.example anew, after a change of the table of settings
 
 scripts-check: ## Scripts, Dockerfile, compose files, alert rules, as far as their checkers are here
 	ops/scripts/check-files.sh
+
+monitoring-check: ## Alert rules and their tests, routes, dashboards, runbooks, as far as the tools are here
+	ops/scripts/check-monitoring.sh
+
+monitoring-try: ## Run everything under load with Prometheus and ask every query of every dashboard (3 min; after make build)
+	ops/scripts/try-monitoring.sh $(ARGS)
+
+dashboards: ## Write Grafana's dashboards anew, after a change of ops/monitoring/grafana/dashboards.py
+	python3 ops/monitoring/grafana/dashboards.py
 
 audit: ## Licences and advisories of what we depend on
 	cargo deny check
@@ -172,3 +182,20 @@ bench-scheduler: deps ## Measure schedules: lateness, a burst, a million of them
 	cargo build --release --locked -p orchestrator-cli -p orchestrator-scheduler -p orchestrator-bench
 	@$(TARGET)/release/orchestrator servers --data-dir target/bench/servers -- \
 		$(TARGET)/release/orchestrator-bench scheduler $(ARGS)
+
+# Equal for the ceiling and for us: memory enough that reads do not decide, no checkpoint while
+# something is measured, fsync and synchronous_commit on as always.
+BENCH_SERVERS = $(TARGET)/release/orchestrator servers --data-dir target/bench/servers \
+	--postgres-setting shared_buffers=1GB --postgres-setting max_wal_size=8GB \
+	--postgres-setting max_connections=200 --postgres-setting track_commit_timestamp=on --
+
+.PHONY: bench-build bench-queue bench-peers
+bench-build: deps
+	cargo build --release --locked -p orchestrator-cli -p orchestrator-api -p orchestrator-worker \
+		-p orchestrator-scheduler -p orchestrator-bench
+
+bench-queue: bench-build ## Measure the queue beside bare Postgres (about 1 h; ARGS='--quick' or '--help')
+	@$(BENCH_SERVERS) $(TARGET)/release/orchestrator-bench queue $(ARGS)
+
+bench-peers: bench-build ## Measure pg-boss and graphile-worker beside us (about 10 min, needs npm)
+	@$(BENCH_SERVERS) $(TARGET)/release/orchestrator-bench peers $(ARGS)

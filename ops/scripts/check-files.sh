@@ -104,13 +104,6 @@ for list in ops/k8s/base ops/k8s/overlays/*; do
 done
 [ ! -d ops/k8s ] || echo "ok: kustomizations name what is there"
 
-for rules in ops/monitoring/*rules*.yml ops/monitoring/*/*rules*.yml; do
-    [ -f "$rules" ] || continue
-    check "$rules" promtool promtool check rules "$rules"
-done
-for config in ops/monitoring/prometheus.yml ops/monitoring/*/prometheus.yml; do
-    [ -f "$config" ] || continue
-    check "$config" promtool promtool check config --syntax-only "$config"
-done
+ops/scripts/check-monitoring.sh || failed=yes
 
 [ -z "$failed" ]

@@ -3,15 +3,14 @@
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use orchestrator_boot::Service;
 use orchestrator_engine::clock::{Clock as _, SystemClock};
-use orchestrator_engine::config::{Database, Env, Problems};
-use orchestrator_engine::store::{fire, migrate};
+use orchestrator_engine::config::Env;
+use orchestrator_engine::store::fire;
 use orchestrator_scheduler::fire::BATCH;
 use serde_json::json;
-use sqlx::PgPool;
 
 use crate::Outcome;
+use crate::database::Bench;
 use crate::processes::Process;
 use crate::table::{Table, quantile};
 
@@ -62,35 +61,7 @@ pub async fn run(args: Args, env: &Env) -> Outcome<()> {
     table.write("scheduler")
 }
 
-/// A database of its own.
-struct Bench {
-    url: String,
-    pool: PgPool,
-}
-
 impl Bench {
-    async fn fresh(env: &Env, name: &str) -> Outcome<Self> {
-        let base = env.raw("DATABASE_URL").ok_or("DATABASE_URL is not set")?.to_owned();
-        let admin = PgPool::connect(&base).await?;
-        sqlx::query(sqlx::AssertSqlSafe(format!("drop database if exists bench_{name}")))
-            .execute(&admin)
-            .await?;
-        sqlx::query(sqlx::AssertSqlSafe(format!("create database bench_{name}")))
-            .execute(&admin)
-            .await?;
-        admin.close().await;
-        let url = with_database(&base, &format!("bench_{name}"));
-        let env = Env::from_pairs([("DATABASE_URL", url.clone())]);
-        let mut problems = Problems::default();
-        let database = Database::read(&env, &mut problems);
-        let pool = orchestrator_boot::connect(&database, Service::Cli).await?;
-        migrate::migrate(&pool).await?;
-        sqlx::query("insert into agent values (gen_random_uuid(), 'bench', '{admin}', now())")
-            .execute(&pool)
-            .await?;
-        Ok(Self { url, pool })
-    }
-
     /// Adds `count` tasks, the `n`th due at `first` + `n` * `every_micros`, at whole seconds.
     async fn add(
         &self,
@@ -134,10 +105,6 @@ impl Bench {
         Ok(())
     }
 
-    async fn count(&self, sql: &'static str) -> Outcome<i64> {
-        Ok(sqlx::query_scalar(sql).fetch_one(&self.pool).await?)
-    }
-
     /// Transactions of this database so far.
     async fn transactions(&self) -> Outcome<i64> {
         // Statistics are told to others about once a second.
@@ -147,13 +114,6 @@ impl Bench {
         )
         .await
     }
-}
-
-fn with_database(url: &str, name: &str) -> String {
-    let (path, query) =
-        url.split_once('?').map_or((url, None), |(path, query)| (path, Some(query)));
-    let server = path.rsplit_once('/').map_or(path, |(server, _)| server);
-    query.map_or_else(|| format!("{server}/{name}"), |query| format!("{server}/{name}?{query}"))
 }
 
 /// From a time to the start of the transaction that fired it, in milliseconds.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use orchestrator_engine::config::{Database, Service};
 use orchestrator_engine::store;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
-use sqlx::{ConnectOptions as _, Connection as _};
+use sqlx::{Executor as _, ConnectOptions as _, Connection as _};
 use tracing::log::LevelFilter;
 
 use crate::BoxError;
@@ -24,6 +24,10 @@ const ACQUIRE_MAX: Duration = Duration::from_secs(10);
 /// Statements prepared and kept per connection; there are fewer distinct ones in the program.
 const STATEMENTS_KEPT: usize = 256;
 
+/// A process that stops in the middle of a transaction (stopped, or cut off) must not keep others from
+/// what it locked.
+const GIVE_UP_STALLED: &str = "set idle_in_transaction_session_timeout = '10s'";
+
 /// A pool that connects when it is first used. `service` shows in `pg_stat_activity`.
 ///
 /// # Errors
@@ -35,6 +39,9 @@ pub fn pool(settings: &Database, service: Service) -> Result<PgPool, BoxError> {
         .max_connections(settings.max_connections)
         .min_connections(1)
         .acquire_timeout(ACQUIRE_MAX)
+        .after_connect(|connection, _| {
+            Box::pin(async move { connection.execute(GIVE_UP_STALLED).await.map(drop) })
+        })
         .connect_lazy_with(options))
 }
 

@@ -67,6 +67,7 @@ pub async fn run(args: Args, env: Env) -> Result<ExitCode, Failure> {
         redis: env.raw("REDIS_URL").or(env.raw("REDIS_URL_FILE")).is_none(),
         throwaway: false,
         redis_databases: 16,
+        postgres_settings: Vec::new(),
     };
     let search_path = env.raw("PATH").unwrap_or_default().to_owned();
     let servers = tokio::select! {

@@ -29,9 +29,19 @@ pub struct Args {
     /// How many numbered databases Redis has.
     #[arg(long, default_value_t = REDIS_DATABASES, value_parser = clap::value_parser!(u32).range(1..=16384))]
     redis_databases: u32,
+    /// A setting of Postgres, as in `shared_buffers=1GB`; may be given again and again
+    #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
+    postgres_setting: Vec<String>,
     /// The command, which finds `DATABASE_URL` and `REDIS_URL` in its environment.
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<String>,
+}
+
+fn setting(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !value.is_empty() => Ok(text.to_owned()),
+        _ => Err("must be NAME=VALUE".to_owned()),
+    }
 }
 
 /// Runs the command; its exit code is ours. The servers are stopped however it ends.
@@ -53,6 +63,7 @@ pub async fn run(args: Args, env: &Env) -> Result<ExitCode, Failure> {
         redis: true,
         throwaway: args.throwaway,
         redis_databases: args.redis_databases,
+        postgres_settings: args.postgres_setting,
     };
     let started = tokio::select! {
         started = Servers::start(&place, options, env.raw("PATH").unwrap_or_default()) => started,

@@ -7,9 +7,10 @@ use chrono::{DateTime, Utc};
 use orchestrator_boot::{Context, Service};
 use orchestrator_engine::clock::{Clock as _, FakeClock};
 use orchestrator_engine::config::{Env, Settings};
-use orchestrator_engine::id::{self, AgentId, RunId, TaskId};
+use orchestrator_engine::id::{self, AgentId, ProcessId, RunId, TaskId};
 use orchestrator_engine::run::Trigger;
-use orchestrator_engine::store::queue::{self, NewWork};
+use orchestrator_engine::store::queue::{self, NewWork, QueueView, Take, Taken};
+use sqlx::PgConnection;
 use orchestrator_engine::store::{agent, invariant};
 use orchestrator_engine::task::TaskSpec;
 use orchestrator_worker::Offer;
@@ -209,6 +210,19 @@ impl TestApp {
         queue::enqueue(&mut conn, work).await.expect("the run can be enqueued").run_id
     }
 
+    /// Leases at most `wanted` runs for `lease`, as a worker does that has just started.
+    pub async fn take(
+        &self,
+        conn: &mut PgConnection,
+        lease: std::time::Duration,
+        wanted: u16,
+    ) -> Taken {
+        let worker = ProcessId::new(self.clock.now(), &mut id::rng());
+        let ageing = std::time::Duration::from_mins(1);
+        let how = Take { worker, duration: lease, wanted, ageing };
+        QueueView::default().take(conn, how).await.expect("due runs can be leased")
+    }
+
     /// A run due now, of `task` or of an empty pipeline.
     #[must_use]
     pub fn work(&self, task: Option<TaskId>) -> NewWork {
@@ -290,8 +304,12 @@ impl TestApp {
     /// The steps of a run as `path#attempt status`, in the order of their start.
     pub async fn steps(&self, run: RunId) -> Vec<String> {
         sqlx::query_scalar(
-            "select path || '#' || attempt || ' ' || status from run_step
-             where run_id = $1 order by started_at, path, attempt",
+            "select path || '#' || attempt || ' ' || status
+             from (select path, attempt, status, started_at from run_step where run_id = $1
+                   union all
+                   select s.* from run cross join json_to_recordset(steps) as s(
+                       path text, attempt int, status text, started_at timestamptz) where id = $1) as step
+             order by started_at, path, attempt",
         )
         .bind(run)
         .fetch_all(&self.servers.pool)

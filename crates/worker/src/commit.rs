@@ -6,15 +6,18 @@
 //! with it.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use orchestrator_boot::{Context, Outage};
-use orchestrator_engine::id::RunId;
+use orchestrator_engine::id::{LeaseToken, RunId};
 use orchestrator_engine::run::{RunError, RunStatus, StepRecord};
 use orchestrator_engine::store::StoreError;
 use orchestrator_engine::store::queue::{self, Finished, Lease, Requeued};
 use serde_json::Value;
 use sqlx::PgConnection;
 use tokio::sync::{mpsc, oneshot};
+
+use crate::held::Holding;
 
 /// The most writes of one transaction.
 const BATCH: usize = 500;
@@ -41,6 +44,11 @@ impl Write {
             Self::Requeue(requeued) => requeued.lease,
             Self::Finish(finished) => finished.lease,
         }
+    }
+
+    /// Whether the worker lets go of the run with it.
+    fn is_last(&self) -> bool {
+        !matches!(self, Self::Checkpoint(..))
     }
 
     fn records_mut(&mut self) -> &mut Vec<StepRecord> {
@@ -75,9 +83,10 @@ pub struct Committer(mpsc::Sender<Waiting>);
 impl Committer {
     /// Starts the task that writes.
     #[must_use]
-    pub fn start(ctx: Context) -> (Self, tokio::task::JoinHandle<()>) {
+    pub fn start(ctx: Context, holding: Arc<Holding>) -> (Self, tokio::task::JoinHandle<()>) {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
-        (Self(sender), tokio::spawn(commit_all(ctx, receiver)))
+        let writer = Writer { ctx, holding };
+        (Self(sender), tokio::spawn(async move { writer.commit_all(receiver).await }))
     }
 
     /// Writes, and waits until it is durable. [`Written::Refused`] also when the worker is gone.
@@ -90,76 +99,108 @@ impl Committer {
     }
 }
 
-async fn commit_all(ctx: Context, mut waiting: mpsc::Receiver<Waiting>) {
-    let mut batch = Vec::with_capacity(BATCH);
-    while waiting.recv_many(&mut batch, BATCH).await > 0 {
-        #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
-        ctx.metrics.worker().commit_batch.observe(batch.len() as f64);
-        let (mut writes, answers): (Vec<_>, Vec<_>) =
-            batch.drain(..).map(|one| (one.write, one.answer)).unzip();
-        let written = commit(&ctx, &mut writes).await;
-        let stale = written.iter().filter(|written| **written == Written::Stale).count();
-        ctx.metrics.worker().stale_tokens.inc_by(stale as u64);
-        for (answer, written) in answers.into_iter().zip(written) {
-            answer.send(written).ok(); // whoever asked may be gone
-        }
-    }
+/// The task that writes.
+struct Writer {
+    ctx: Context,
+    holding: Arc<Holding>,
 }
 
-/// Writes a batch, waiting for the database as long as it takes; writes that it refuses are tried
-/// alone, so that only they fail.
-async fn commit(ctx: &Context, writes: &mut [Write]) -> Vec<Written> {
-    match commit_together(ctx, writes).await {
-        Ok(held) => answers(writes, &held),
-        Err(error) => {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "a batch of {} writes was refused; each is tried alone",
-                writes.len()
-            );
-            let mut written = Vec::with_capacity(writes.len());
-            for one in writes.iter_mut() {
-                written.push(commit_alone(ctx, one).await);
+impl Writer {
+    async fn commit_all(&self, mut waiting: mpsc::Receiver<Waiting>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        while waiting.recv_many(&mut batch, BATCH).await > 0 {
+            let metrics = self.ctx.metrics.worker();
+            #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
+            metrics.commit_batch.observe(batch.len() as f64);
+            let (mut writes, answers): (Vec<_>, Vec<_>) =
+                batch.drain(..).map(|one| (one.write, one.answer)).unzip();
+            let written = self.commit(&mut writes).await;
+            let stale = written.iter().filter(|written| **written == Written::Stale).count();
+            metrics.stale_tokens.inc_by(stale as u64);
+            for (answer, written) in answers.into_iter().zip(written) {
+                answer.send(written).ok(); // whoever asked may be gone
             }
-            written
         }
     }
-}
 
-/// Writes one thing as well as it can be: as it is; without what Postgres cannot keep; and a result,
-/// at last, as a failure that says so.
-async fn commit_alone(ctx: &Context, write: &mut Write) -> Written {
-    if let Ok(written) = try_alone(ctx, write).await {
-        return written;
+    /// Writes a batch, waiting for the database as long as it takes; writes that it refuses are tried
+    /// alone, so that only they fail.
+    async fn commit(&self, writes: &mut [Write]) -> Vec<Written> {
+        match self.commit_together(writes).await {
+            Ok(held) => answers(writes, &held),
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "a batch of {} writes was refused; each is tried alone",
+                    writes.len()
+                );
+                let mut written = Vec::with_capacity(writes.len());
+                for one in writes.iter_mut() {
+                    written.push(self.commit_alone(one).await);
+                }
+                written
+            }
+        }
     }
-    strip_nul(write);
-    match try_alone(ctx, write).await {
-        Ok(written) => return written,
-        Err(error) => tracing::error!(
-            run.id = %write.lease().run_id, error = &error as &dyn std::error::Error,
-            "the database refuses what a run has to write"
-        ),
-    }
-    if let Write::Finish(finished) = write {
-        finished.status = RunStatus::Failed;
-        finished.output = None;
-        finished.records = Vec::new();
-        finished.error = Some(RunError {
-            kind: "output".to_owned(),
-            message: "the result could not be stored".to_owned(),
-            step: None,
-        });
-        if let Ok(written) = try_alone(ctx, write).await {
+
+    /// Writes one thing as well as it can be: as it is; without what Postgres cannot keep; and a
+    /// result, at last, as a failure that says so.
+    async fn commit_alone(&self, write: &mut Write) -> Written {
+        if let Ok(written) = self.try_alone(write).await {
             return written;
         }
+        strip_nul(write);
+        match self.try_alone(write).await {
+            Ok(written) => return written,
+            Err(error) => tracing::error!(
+                run.id = %write.lease().run_id, error = &error as &dyn std::error::Error,
+                "the database refuses what a run has to write"
+            ),
+        }
+        if let Write::Finish(finished) = write {
+            finished.status = RunStatus::Failed;
+            finished.output = None;
+            finished.records = Vec::new();
+            finished.error = Some(RunError {
+                kind: "output".to_owned(),
+                message: "the result could not be stored".to_owned(),
+                step: None,
+            });
+            if let Ok(written) = self.try_alone(write).await {
+                return written;
+            }
+        }
+        Written::Refused
     }
-    Written::Refused
-}
 
-async fn try_alone(ctx: &Context, write: &Write) -> Result<Written, StoreError> {
-    let one = std::slice::from_ref(write);
-    let held = commit_together(ctx, one).await?;
-    Ok(answers(one, &held)[0])
+    async fn try_alone(&self, write: &Write) -> Result<Written, StoreError> {
+        let one = std::slice::from_ref(write);
+        let held = self.commit_together(one).await?;
+        Ok(answers(one, &held)[0])
+    }
+
+    /// Writes all in one transaction; returns the runs whose leases held. Fails only for what is
+    /// wrong with the writes: a database that is away is waited for.
+    async fn commit_together(&self, writes: &[Write]) -> Result<HashSet<RunId>, StoreError> {
+        let last: Vec<_> =
+            writes.iter().filter(|write| write.is_last()).map(Write::lease).collect();
+        let groups = Groups::of(writes, self.holding.over_with(&last));
+        let mut outage = Outage::new("write results");
+        loop {
+            match groups.write(&self.ctx).await {
+                Ok(held) => {
+                    outage.over();
+                    self.holding.ended(&last);
+                    return Ok(held);
+                }
+                Err(error) if error.is_transient() => {
+                    self.ctx.metrics.worker().errors.with_label_values(&["database"]).inc();
+                    tokio::time::sleep(outage.pause_after(&error)).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
 }
 
 fn answers(writes: &[Write], held: &HashSet<RunId>) -> Vec<Written> {
@@ -169,26 +210,6 @@ fn answers(writes: &[Write], held: &HashSet<RunId>) -> Vec<Written> {
     writes.iter().map(answer).collect()
 }
 
-/// Writes all in one transaction; returns the runs whose leases held. Fails only for what is wrong
-/// with the writes: a database that is away is waited for.
-async fn commit_together(ctx: &Context, writes: &[Write]) -> Result<HashSet<RunId>, StoreError> {
-    let groups = Groups::of(writes);
-    let mut outage = Outage::new("write results");
-    loop {
-        match groups.write(ctx).await {
-            Ok(held) => {
-                outage.over();
-                return Ok(held);
-            }
-            Err(error) if error.is_transient() => {
-                ctx.metrics.worker().errors.with_label_values(&["database"]).inc();
-                tokio::time::sleep(outage.pause_after(&error)).await;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-}
-
 /// The writes of a batch by statement.
 #[derive(Default)]
 struct Groups {
@@ -196,11 +217,13 @@ struct Groups {
     requeued: Vec<Requeued>,
     released: Vec<Lease>,
     finished: Vec<Finished>,
+    /// The leases of whose runs none is left then.
+    over: Vec<LeaseToken>,
 }
 
 impl Groups {
-    fn of(writes: &[Write]) -> Self {
-        let mut groups = Self::default();
+    fn of(writes: &[Write], over: Vec<LeaseToken>) -> Self {
+        let mut groups = Self { over, ..Self::default() };
         let mut steps: HashMap<Lease, Vec<StepRecord>> = HashMap::new();
         for write in writes {
             match write {
@@ -231,7 +254,8 @@ impl Groups {
             !self.finished.is_empty(),
         ];
         // One statement is a transaction by itself; its begin and commit would be two more trips.
-        if kinds.iter().filter(|there| **there).count() == 1 {
+        let is_one = kinds.iter().filter(|there| **there).count() == 1;
+        if is_one && (!self.finished.is_empty() || self.over.is_empty()) {
             let mut conn =
                 ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
             return self.write_on(&mut conn).await;
@@ -254,7 +278,9 @@ impl Groups {
             queue::release(conn, &self.released).await?;
         }
         if !self.finished.is_empty() {
-            held.extend(queue::finish(conn, &self.finished).await?);
+            held.extend(queue::finish(conn, &self.finished, &self.over).await?);
+        } else if !self.over.is_empty() {
+            queue::end_leases(conn, &self.over).await?;
         }
         Ok(held)
     }

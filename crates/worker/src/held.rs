@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use orchestrator_engine::id::RunId;
+use orchestrator_engine::id::{LeaseToken, RunId};
 use orchestrator_engine::run::StepRecord;
 use orchestrator_engine::store::queue::Lease;
 use tokio::time::Instant;
@@ -37,6 +37,8 @@ struct State {
     why: Option<Why>,
     /// The step that is on, since when, and whether viewers have been told.
     step: Option<(StepRecord, Instant, bool)>,
+    /// Whether there may be rows of its steps.
+    has_rows: bool,
 }
 
 impl Held {
@@ -69,7 +71,20 @@ impl Held {
             return None;
         }
         *told = true;
-        Some(record.clone())
+        let record = record.clone();
+        state.has_rows = true;
+        Some(record)
+    }
+
+    /// Notes that there may be rows of its steps now.
+    pub fn note_rows(&self) {
+        self.state().has_rows = true;
+    }
+
+    /// Whether there may be rows of its steps.
+    #[must_use]
+    pub fn has_rows(&self) -> bool {
+        self.state().has_rows
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -77,9 +92,15 @@ impl Held {
     }
 }
 
-/// All held runs of a worker.
+/// All held runs of a worker, and how many of each lease are not over.
 #[derive(Debug, Default)]
-pub struct Holding(Mutex<HashMap<RunId, Arc<Held>>>);
+pub struct Holding(Mutex<Inside>);
+
+#[derive(Debug, Default)]
+struct Inside {
+    runs: HashMap<RunId, Arc<Held>>,
+    open: HashMap<LeaseToken, usize>,
+}
 
 impl Holding {
     /// Begins to hold a run.
@@ -89,37 +110,64 @@ impl Holding {
             stop: CancellationToken::new(),
             state: Mutex::new(State::default()),
         });
-        self.map().insert(lease.run_id, Arc::clone(&held));
+        let mut inside = self.inside();
+        inside.runs.insert(lease.run_id, Arc::clone(&held));
+        *inside.open.entry(lease.token).or_default() += 1;
         held
     }
 
     /// Stops holding a run, unless it was leased again since.
     pub fn remove(&self, lease: Lease) {
-        let mut map = self.map();
-        if map.get(&lease.run_id).is_some_and(|held| held.lease == lease) {
-            map.remove(&lease.run_id);
+        let mut inside = self.inside();
+        if inside.runs.get(&lease.run_id).is_some_and(|held| held.lease == lease) {
+            inside.runs.remove(&lease.run_id);
+        }
+    }
+
+    /// The leases that are over once these of their runs are.
+    #[must_use]
+    pub fn over_with(&self, ending: &[Lease]) -> Vec<LeaseToken> {
+        let inside = self.inside();
+        let mut counts: HashMap<LeaseToken, usize> = HashMap::new();
+        for lease in ending {
+            *counts.entry(lease.token).or_default() += 1;
+        }
+        counts.retain(|token, count| inside.open.get(token).is_none_or(|open| open <= count));
+        counts.into_keys().collect()
+    }
+
+    /// Notes that these runs are over, or not this worker's any more.
+    pub fn ended(&self, leases: &[Lease]) {
+        let mut inside = self.inside();
+        for lease in leases {
+            if let Some(open) = inside.open.get_mut(&lease.token) {
+                *open -= 1;
+                if *open == 0 {
+                    inside.open.remove(&lease.token);
+                }
+            }
         }
     }
 
     /// Every held run.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Held>> {
-        self.map().values().cloned().collect()
+        self.inside().runs.values().cloned().collect()
     }
 
     /// How many.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.map().len()
+        self.inside().runs.len()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.map().is_empty()
+        self.inside().runs.is_empty()
     }
 
-    fn map(&self) -> MutexGuard<'_, HashMap<RunId, Arc<Held>>> {
+    fn inside(&self) -> MutexGuard<'_, Inside> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use orchestrator_boot::Outage;
 use orchestrator_engine::store::StoreError;
-use orchestrator_engine::store::queue::{self, Leased, Past};
+use orchestrator_engine::store::queue::{Leased, Past, QueueView, Take};
 use orchestrator_engine::streams::WORK;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -36,6 +36,7 @@ pub(crate) async fn run(worker: Arc<Worker>, stop: CancellationToken) {
     let mut going = JoinSet::new();
     let wake = worker.ctx.streams.listen(WORK, stop.clone());
     let mut outage = Outage::new("lease work");
+    let mut view = QueueView::default();
     let mut is_backlog = false;
     while !stop.is_cancelled() {
         // One permit in hand: there is room for at least one run. A hint heard while there is none
@@ -56,7 +57,7 @@ pub(crate) async fn run(worker: Arc<Worker>, stop: CancellationToken) {
         while let Ok(permit) = Arc::clone(&free).try_acquire_owned() {
             permits.push(permit);
         }
-        let pause = match take(&worker, permits, &mut going).await {
+        let pause = match take(&worker, &mut view, permits, &mut going).await {
             Ok(pause) => {
                 outage.over();
                 pause
@@ -80,15 +81,25 @@ pub(crate) async fn run(worker: Arc<Worker>, stop: CancellationToken) {
 /// there may be more at once.
 async fn take(
     worker: &Arc<Worker>,
+    view: &mut QueueView,
     mut permits: Vec<OwnedSemaphorePermit>,
     going: &mut JoinSet<()>,
 ) -> Result<Option<Duration>, StoreError> {
     let ctx = &worker.ctx;
     let mut conn =
         ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
-    let wanted = u16::try_from(permits.len()).unwrap_or(u16::MAX);
-    let lease = ctx.settings.worker.lease;
-    let leased = queue::lease(&mut conn, ctx.process_id, lease, wanted).await?;
+    let taken = view
+        .take(
+            &mut conn,
+            Take {
+                worker: ctx.process_id,
+                duration: ctx.settings.worker.lease,
+                wanted: u16::try_from(permits.len()).unwrap_or(u16::MAX),
+                ageing: ctx.settings.worker.ageing,
+            },
+        )
+        .await?;
+    let leased = taken.runs;
     let full = leased.len() == permits.len();
     if !leased.is_empty() {
         measure(worker, &leased);
@@ -97,8 +108,7 @@ async fn take(
         None
     } else {
         let longest = if ctx.streams.is_up() { POLL } else { POLL_WITHOUT_REDIS };
-        let next = queue::next_due_in(&mut conn).await;
-        Some(next.ok().flatten().unwrap_or(longest).clamp(POLL_MIN, longest))
+        Some(taken.next_in.unwrap_or(longest).clamp(POLL_MIN, longest))
     };
     drop(conn);
     tell::started(ctx, &leased);
@@ -126,7 +136,10 @@ async fn take(
                         after::ended(&worker.ctx, &ended).await;
                     }
                 }
-                None => tell::lost(&worker.ctx, &subject),
+                None => {
+                    worker.holding.ended(&[held.lease]);
+                    tell::lost(&worker.ctx, &subject);
+                }
             }
             worker.holding.remove(held.lease);
             // Slot and lease are kept until the result is durable: what a slow database has not yet

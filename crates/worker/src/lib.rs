@@ -35,7 +35,7 @@ struct Worker {
     tools: Arc<dyn ToolCaller>,
     secrets: Arc<dyn Secrets>,
     definitions: Definitions,
-    holding: Holding,
+    holding: Arc<Holding>,
     committer: Committer,
     /// Asks for a renewal before its time.
     look: Notify,
@@ -77,12 +77,13 @@ pub async fn serve_with(
     offer: Offer,
     stop: CancellationToken,
 ) -> Result<(), BoxError> {
-    let (committer, committing) = Committer::start(ctx.clone());
+    let holding = Arc::new(Holding::default());
+    let (committer, committing) = Committer::start(ctx.clone(), Arc::clone(&holding));
     let worker = Arc::new(Worker {
         tools: offer.caller,
         secrets: Arc::new(SettingsSecrets(ctx.settings.secrets.clone())),
         definitions: Definitions::default(),
-        holding: Holding::default(),
+        holding,
         committer,
         look: Notify::new(),
         busy: Notify::new(),

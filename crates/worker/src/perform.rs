@@ -28,6 +28,9 @@ const AFTER_OUTAGE: Duration = Duration::from_secs(1);
 /// Works on `run` and says what is to be written; `None` when another worker has it.
 pub(crate) async fn perform(worker: &Worker, held: &Arc<Held>, run: Leased) -> Option<Write> {
     let lease = run.lease;
+    if run.past != Past::Fresh {
+        held.note_rows();
+    }
     let caught = AssertUnwindSafe(attempt(worker, held, run)).catch_unwind().await;
     caught.unwrap_or_else(|_| {
         tracing::error!(run.id = %lease.run_id, "a run made the worker panic");
@@ -272,8 +275,15 @@ fn finished(
     error: Option<RunError>,
     records: Vec<StepRecord>,
 ) -> Finished {
-    let finished_at = worker.ctx.clock.now();
-    Finished { lease: held.lease, status, finished_at, output: None, error, records }
+    Finished {
+        lease: held.lease,
+        status,
+        finished_at: worker.ctx.clock.now(),
+        output: None,
+        error,
+        records,
+        records_are_all: !held.has_rows(),
+    }
 }
 
 fn fault(kind: &str, message: &str) -> RunError {
@@ -297,6 +307,7 @@ impl RunJournal<'_> {
 impl Journal for RunJournal<'_> {
     fn checkpoint(&self, records: Vec<StepRecord>) -> BoxFuture<'_, Result<(), JournalError>> {
         self.held.set_step(None);
+        self.held.note_rows();
         let records = self.take_first().into_iter().chain(records).collect();
         async move {
             match self.worker.committer.write(Write::Checkpoint(self.held.lease, records)).await {

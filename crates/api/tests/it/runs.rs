@@ -117,8 +117,9 @@ async fn a_leased_run_is_running_until_its_lease_is_over() {
     let api = TestApi::new().await;
     let payload = task("x")["payload"].clone();
     let run = api.post("/runs", json!({"payload": payload})).await.expect(202).str("/run_id");
-    let lease = "update due_work set locked_by = run_id, token = 1, started_at = now(),
-                 locked_until = now() + make_interval(secs => $1)";
+    let lease = "insert into lease (token, worker, until, made_at, run_ids)
+                 select 1, run_id, now() + make_interval(secs => $1), now(), array[run_id] from due_work
+                 on conflict (token) do update set until = excluded.until";
 
     sqlx::query(lease).bind(60.0).execute(&api.db.pool).await.unwrap();
     assert_eq!(api.get(&format!("/runs/{run}")).await.str("/status"), "running");

@@ -18,7 +18,7 @@ use crate::failure::Failure;
 pub use place::Place;
 
 /// What to start, and how.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Start Postgres.
     pub postgres: bool,
@@ -28,6 +28,8 @@ pub struct Options {
     pub throwaway: bool,
     /// How many numbered databases Redis has; each test takes one.
     pub redis_databases: u32,
+    /// Further settings of Postgres, `name=value`; they override ours.
+    pub postgres_settings: Vec<String>,
 }
 
 /// The running servers.
@@ -53,7 +55,7 @@ impl Servers {
         search_path: &str,
     ) -> Result<Self, Failure> {
         let mut servers = Self { database_url: None, redis_url: None, running: Vec::new() };
-        match servers.start_all(place, options, search_path).await {
+        match servers.start_all(place, &options, search_path).await {
             Ok(()) => Ok(servers),
             Err(failure) => {
                 servers.stop().await;
@@ -65,7 +67,7 @@ impl Servers {
     async fn start_all(
         &mut self,
         place: &Place,
-        options: Options,
+        options: &Options,
         search_path: &str,
     ) -> Result<(), Failure> {
         // Also of those that are not wanted this time.

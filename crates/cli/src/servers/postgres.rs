@@ -47,7 +47,7 @@ const THROWAWAY: &[&str] = &[
 /// Starts it, making its data the first time; returns the URL of its database.
 pub(super) async fn start(
     place: &Place,
-    options: Options,
+    options: &Options,
     search_path: &str,
 ) -> Result<(Server, String), Failure> {
     let data = place.servers_dir.join(DATA);
@@ -97,7 +97,7 @@ fn command(
     data: &Path,
     sockets: &Path,
     port: u16,
-    options: Options,
+    options: &Options,
 ) -> Command {
     let mut command = Command::new(programs.folder.join("postgres"));
     command.arg("-D").arg(data).args(["-p", &port.to_string()]);
@@ -111,6 +111,10 @@ fn command(
     for setting in TUNED.iter().chain(extra) {
         command.args(["-c", setting]);
     }
+    // Of two words about one setting the later counts.
+    for setting in &options.postgres_settings {
+        command.args(["-c", setting]);
+    }
     command
 }
 
@@ -120,7 +124,7 @@ async fn init(
     place: &Place,
     programs: &PostgresPrograms,
     data: &Path,
-    options: Options,
+    options: &Options,
 ) -> Result<(), Failure> {
     if !options.throwaway {
         eprintln!("orchestrator: making a private PostgreSQL in {}", data.display());

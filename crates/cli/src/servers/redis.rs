@@ -22,7 +22,7 @@ const PID_FILE: &str = "redis.pid";
 /// Starts it; returns its URL. Its settings go into a file, because arguments can be seen by all.
 pub(super) async fn start(
     place: &Place,
-    options: Options,
+    options: &Options,
     search_path: &str,
 ) -> Result<(Server, String), Failure> {
     let program = binaries::redis(search_path)?;
@@ -61,7 +61,7 @@ pub(super) async fn end_leftover(place: &Place) -> Result<(), Failure> {
     process::end_leftover("Redis", &pid_file, &sign, Signal::TERM).await
 }
 
-fn settings(place: &Place, data: &Path, pid_file: &Path, port: u16, options: Options) -> String {
+fn settings(place: &Place, data: &Path, pid_file: &Path, port: u16, options: &Options) -> String {
     let append_only = if options.throwaway { "no" } else { "yes" };
     format!(
         "bind 127.0.0.1\nport {port}\nprotected-mode yes\nrequirepass {}\ndatabases {}\n\

@@ -208,6 +208,9 @@ pub struct Worker {
     /// `WORKER_LEASE_SECONDS`: how long a run is ours without renewal; renewed at a third of it.
     /// 5 to 3600 s, default 30 s.
     pub lease: Duration,
+    /// `PRIORITY_AGEING_SECONDS`: a run that is due for longer goes before runs of a better priority,
+    /// up to a quarter of what a worker takes. 1 to 86400 s, default 60 s.
+    pub ageing: Duration,
     /// `METRICS_HOST`: the address its health and metrics port listens on. Default 0.0.0.0.
     pub metrics_host: std::net::IpAddr,
     /// `METRICS_PORT`: default 9102 here; 0 takes any free one.
@@ -222,6 +225,12 @@ impl Worker {
         Self {
             concurrency: env.number("WORKER_CONCURRENCY", 5, 1..=50, problems),
             lease: Duration::from_secs(env.number("WORKER_LEASE_SECONDS", 30, 5..=3_600, problems)),
+            ageing: Duration::from_secs(env.number(
+                "PRIORITY_AGEING_SECONDS",
+                60,
+                1..=86_400,
+                problems,
+            )),
             metrics_host: metrics_host(env, &mut told),
             metrics_port: env.number("METRICS_PORT", 9102, 0..=u16::MAX, &mut told),
         }

@@ -157,6 +157,13 @@ pub const SETTINGS: &[SettingDoc] = &[
         "How long a run is a worker's without renewal: how soon another takes over after a crash.",
     ),
     row(
+        WORKER,
+        "PRIORITY_AGEING_SECONDS",
+        "60",
+        "seconds, 1 to 86400",
+        "A run due for longer goes before better priorities, up to a quarter of what is taken.",
+    ),
+    row(
         &[Scheduler, Worker],
         "METRICS_HOST",
         "0.0.0.0",

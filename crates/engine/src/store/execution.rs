@@ -43,10 +43,16 @@ pub async fn step_records(
     let rows = sqlx::query_as!(
         StepRow,
         r#"
-        select run_id as "run_id: RunId", path, attempt, id, uses, status, started_at, finished_at,
-               input, output, error
-        from run_step
-        where run_id = any($1)
+        select run_id as "run_id!: RunId", path as "path!", attempt as "attempt!", id as "id!", uses,
+               status as "status!", started_at as "started_at!", finished_at, input, output, error
+        from (
+            select * from run_step where run_id = any($1)
+            union all
+            select r.id as run_id, s.* from run r cross join json_to_recordset(r.steps) as s(
+                path text, attempt int, id text, uses text, status text, started_at timestamptz,
+                finished_at timestamptz, input jsonb, output jsonb, error jsonb)
+            where r.id = any($1)
+        ) as step
         order by started_at, path, attempt
         "#,
         &ids,

@@ -378,7 +378,7 @@ pub async fn backlog(
         from (
             select run_at from due_work
             where run_at <= now() and held is null
-              and (locked_until is null or locked_until <= now())
+              and run_id not in (select run_id from leased)
             limit $1
         ) as due
         "#,

@@ -25,7 +25,7 @@ pub const NAMES: &[&str] = &[
     "past_times_decided",
     "step_has_run",
     "consumed_event_once",
-    "lease_has_token",
+    "one_lease_a_run",
     "serial_runs_alone",
     "concurrency_in_bounds",
 ];
@@ -59,8 +59,10 @@ pub async fn check(conn: &mut PgConnection) -> Result<Vec<Invariant>, StoreError
             (select count(*) from event_run e join event v on v.id = e.event_id
              where v.consumed_at is null)
                 as "consumed_event_once!",
-            (select count(*) from due_work where locked_by is not null and token is null)
-                as "lease_has_token!",
+            (select count(*) from (
+                select from due_work w join leased l on l.run_id = w.run_id
+                group by w.run_id having count(*) > 1) as doubly)
+                as "one_lease_a_run!",
             (select count(*) from (
                 select from due_work
                 where serial and held is null and trigger in ('schedule', 'backfill')
@@ -86,7 +88,7 @@ pub async fn check(conn: &mut PgConnection) -> Result<Vec<Invariant>, StoreError
         invariant(2, "an active schedule always has a next time", row.past_times_decided),
         invariant(3, "every step record has its run", row.step_has_run),
         invariant(4, "an event that started runs counts as consumed", row.consumed_event_once),
-        invariant(5, "every lease has a fencing token", row.lease_has_token),
+        invariant(5, "a run has one live lease at most", row.one_lease_a_run),
         invariant(
             6,
             "where runs of a schedule go one at a time, one at most is let in",

@@ -162,13 +162,15 @@ pub async fn get(
                r.params,
                r.event, r.definition
         from (
-            select run_id as id, agent_id, task_id, revision,
-                   case when locked_until > now() then 'running' else 'queued' end as status,
-                   trigger, attempt, priority, nominal_at, scheduled_at, run_at,
-                   held as waits_for, started_at,
+            select w.run_id as id, agent_id, task_id, revision,
+                   case when l.token is null then 'queued' else 'running' end as status, trigger,
+                   (attempt + case when l.token is null then 0 else 1 end)::smallint as attempt,
+                   priority, nominal_at, scheduled_at, run_at, held as waits_for,
+                   coalesce(started_at, l.made_at) as started_at,
                    null::timestamptz as finished_at, cancel_requested_at, last_error as error,
                    null::jsonb as output, params, event, definition
-            from due_work where run_id = $1
+            from due_work w left join leased l on l.run_id = w.run_id
+            where w.run_id = $1
             union all
             select id, agent_id, task_id, revision, status, trigger, attempt, priority, nominal_at,
                    scheduled_at, null, null, started_at, finished_at, null, error, output, params, event,
@@ -210,21 +212,22 @@ pub async fn list(
                r.waits_for, r.started_at, r.finished_at, r.cancel_requested_at, r.error, null::jsonb as output,
                null::jsonb as params, null::jsonb as event, null::jsonb as definition
         from (
-            (select run_id as id, agent_id, task_id, revision,
-                    case when locked_until > now() then 'running' else 'queued' end as status,
-                    trigger, attempt, priority, nominal_at, scheduled_at, run_at,
-                    held as waits_for, started_at,
+            (select w.run_id as id, agent_id, task_id, revision,
+                    case when l.token is null then 'queued' else 'running' end as status, trigger,
+                    (attempt + case when l.token is null then 0 else 1 end)::smallint as attempt,
+                    priority, nominal_at, scheduled_at, run_at, held as waits_for,
+                    coalesce(started_at, l.made_at) as started_at,
                     null::timestamptz as finished_at, cancel_requested_at, last_error as error
-             from due_work
-             where ($1::uuid is null or run_id < $1)
+             from due_work w left join leased l on l.run_id = w.run_id
+             where ($1::uuid is null or w.run_id < $1)
                and ($2::uuid is null or agent_id = $2)
                and ($3::uuid is null or task_id = $3)
                and ($4::text is null
-                    or $4 = case when locked_until > now() then 'running' else 'queued' end)
+                    or $4 = case when l.token is null then 'queued' else 'running' end)
                and ($5::text is null or trigger = $5)
                and ($6::timestamptz is null or scheduled_at >= $6)
                and ($7::timestamptz is null or scheduled_at < $7)
-             order by run_id desc limit $8)
+             order by w.run_id desc limit $8)
             union all
             (select id, agent_id, task_id, revision, status, trigger, attempt, priority, nominal_at,
                     scheduled_at, null, null, started_at, finished_at, null, error
@@ -279,7 +282,7 @@ pub async fn retry(
         "
         delete from run where id = $1 and status in ('failed', 'canceled', 'expired')
         returning agent_id, task_id, revision, priority, trigger, nominal_at, scheduled_at, params,
-                  event, definition, error
+                  event, definition, error, steps
         ",
         id.0
     )
@@ -325,6 +328,22 @@ pub async fn retry(
     .execute(&mut *conn)
     .await
     .map_err(StoreError::while_trying(doing))?;
+    if let Some(steps) = run.steps {
+        sqlx::query!(
+            "
+            insert into run_step (run_id, path, attempt, id, uses, status, started_at, finished_at,
+                                  input, output, error)
+            select $1, s.* from json_to_recordset($2) as s(path text, attempt int, id text, uses text,
+                status text, started_at timestamptz, finished_at timestamptz, input jsonb,
+                output jsonb, error jsonb)
+            ",
+            id.0,
+            steps,
+        )
+        .execute(&mut *conn)
+        .await
+        .map_err(StoreError::while_trying(doing))?;
+    }
     match from_step {
         Some(step) => set_aside(conn, id, step).await,
         None => Ok(Vec::new()),
@@ -394,9 +413,10 @@ pub async fn counts(
 ) -> Result<Vec<(RunStatus, i64)>, StoreError> {
     let rows = sqlx::query!(
         r#"
-        select case when locked_until > now() then 'running' else 'queued' end as "status!",
+        select case when l.token is null then 'queued' else 'running' end as "status!",
                count(*) as "count!"
-        from due_work where $1::uuid is null or agent_id = $1 group by 1
+        from due_work w left join leased l on l.run_id = w.run_id
+        where $1::uuid is null or w.agent_id = $1 group by 1
         union all
         select status, count(*) from run
         where ($1::uuid is null or agent_id = $1) and id >= uuid_at($2::timestamptz - interval '1 day')

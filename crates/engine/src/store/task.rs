@@ -554,7 +554,7 @@ pub async fn queued_runs(conn: &mut PgConnection, task: TaskId) -> Result<Vec<Ru
     sqlx::query_scalar!(
         r#"
         select run_id as "run_id: RunId" from due_work
-        where task_id = $1 and started_at is null and (locked_until is null or locked_until <= now())
+        where task_id = $1 and started_at is null and run_id not in (select run_id from leased)
         order by run_id
         "#,
         task.0,

@@ -45,7 +45,7 @@ async fn with_queue_one_a_single_run_waits_and_begins_when_the_first_ends() {
     minute(&app, 2).await;
     minute(&app, 3).await;
     let waiting = app.count("select count(*) from due_work where held = 'overlap'").await;
-    let running = app.count("select count(*) from due_work where locked_by is not null").await;
+    let running = app.count("select count(*) from leased").await;
     tools.release();
     tools.called(2).await;
     let left = app.count("select count(*) from due_work").await;
@@ -72,7 +72,7 @@ async fn with_queue_all_every_run_waits_and_they_go_one_after_the_other_in_order
     }
     for number in 1..=4 {
         tools.called(number).await;
-        assert_eq!(app.count("select count(*) from due_work where locked_by is not null").await, 1);
+        assert_eq!(app.count("select count(*) from leased").await, 1);
         tools.release();
     }
     app.until("select count(*) from run", 4).await;

@@ -37,7 +37,7 @@ async fn never_more_runs_of_a_key_are_on_than_its_limit_whatever_their_tasks_and
     enqueue(&app, &[one, other, one, other, one, other], 2).await;
     for number in 1..=6_usize {
         tools.called(number.max(2)).await;
-        let on = app.count("select count(*) from due_work where locked_by is not null").await;
+        let on = app.count("select count(*) from leased").await;
         assert!(on <= 2, "{on} are on");
         app.check_invariants().await;
         tools.release();

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use orchestrator_engine::clock::Clock as _;
-use orchestrator_engine::id::{self, ProcessId};
 use orchestrator_engine::run::{RunError, RunStatus, StepRecord, StepStatus};
 use orchestrator_engine::store::queue::{self, Finished, Lease, Past, Requeued};
 use orchestrator_testkit::TestApp;
@@ -14,10 +13,6 @@ const LEASE: Duration = Duration::from_secs(30);
 /// A lease that has lapsed when it is given.
 const LAPSED: Duration = Duration::ZERO;
 
-fn process(app: &TestApp) -> ProcessId {
-    ProcessId::new(app.clock.now(), &mut id::rng())
-}
-
 fn success(app: &TestApp, lease: Lease) -> Finished {
     Finished {
         lease,
@@ -26,6 +21,7 @@ fn success(app: &TestApp, lease: Lease) -> Finished {
         output: Some(json!("done")),
         error: None,
         records: vec![step(app)],
+        records_are_all: false,
     }
 }
 
@@ -51,8 +47,8 @@ async fn a_worker_that_lost_its_lease_writes_nothing() {
     let app = TestApp::at(NOW).await;
     let mut conn = app.servers.pool.acquire().await.unwrap();
     let run = queue::enqueue(&mut conn, app.work(None)).await.unwrap().run_id;
-    let first = queue::lease(&mut conn, process(&app), LAPSED, 5).await.unwrap().remove(0);
-    let second = queue::lease(&mut conn, process(&app), LEASE, 5).await.unwrap().remove(0);
+    let first = app.take(&mut conn, LAPSED, 5).await.runs.remove(0);
+    let second = app.take(&mut conn, LEASE, 5).await.runs.remove(0);
 
     let checkpoint =
         queue::checkpoint(&mut conn, &[(first.lease, vec![step(&app)])]).await.unwrap();
@@ -66,9 +62,9 @@ async fn a_worker_that_lost_its_lease_writes_nothing() {
     let requeued = queue::requeue(&mut conn, &[requeue]).await.unwrap();
     let renewed = queue::renew(&mut conn, &[first.lease], LEASE).await.unwrap();
     let released = queue::release(&mut conn, &[first.lease]).await.unwrap();
-    let late = queue::finish(&mut conn, &[success(&app, first.lease)]).await.unwrap();
-    let right = queue::finish(&mut conn, &[success(&app, second.lease)]).await.unwrap();
-    let later = queue::finish(&mut conn, &[success(&app, first.lease)]).await.unwrap();
+    let late = queue::finish(&mut conn, &[success(&app, first.lease)], &[]).await.unwrap();
+    let right = queue::finish(&mut conn, &[success(&app, second.lease)], &[]).await.unwrap();
+    let later = queue::finish(&mut conn, &[success(&app, first.lease)], &[]).await.unwrap();
 
     assert_eq!((first.past, second.past), (Past::Fresh, Past::Lapsed));
     assert_eq!((first.info.attempt, second.info.attempt), (1, 2));
@@ -85,10 +81,10 @@ async fn a_run_given_back_can_be_taken_at_once_and_has_burnt_no_attempt() {
     let mut conn = app.servers.pool.acquire().await.unwrap();
     queue::enqueue(&mut conn, app.work(None)).await.unwrap();
 
-    let first = queue::lease(&mut conn, process(&app), LEASE, 5).await.unwrap().remove(0);
-    let nothing = queue::lease(&mut conn, process(&app), LEASE, 5).await.unwrap();
+    let first = app.take(&mut conn, LEASE, 5).await.runs.remove(0);
+    let nothing = app.take(&mut conn, LEASE, 5).await.runs;
     let released = queue::release(&mut conn, &[first.lease]).await.unwrap();
-    let second = queue::lease(&mut conn, process(&app), LEASE, 5).await.unwrap().remove(0);
+    let second = app.take(&mut conn, LEASE, 5).await.runs.remove(0);
 
     assert!(nothing.is_empty(), "a held run is nobody else's");
     assert_eq!(released, 1);
@@ -100,7 +96,7 @@ async fn a_late_word_that_a_step_is_running_does_not_undo_its_end() {
     let app = TestApp::at(NOW).await;
     let mut conn = app.servers.pool.acquire().await.unwrap();
     queue::enqueue(&mut conn, app.work(None)).await.unwrap();
-    let held = queue::lease(&mut conn, process(&app), LEASE, 5).await.unwrap().remove(0);
+    let held = app.take(&mut conn, LEASE, 5).await.runs.remove(0);
     let running = StepRecord { status: StepStatus::Running, output: None, ..step(&app) };
 
     queue::checkpoint(&mut conn, &[(held.lease, vec![step(&app)])]).await.unwrap();
@@ -118,7 +114,7 @@ async fn canceling_ends_a_queued_run_and_asks_the_holder_of_a_leased_one() {
     let first = queue::cancel(&mut tx, queued, &why).await.unwrap();
     let again = queue::cancel(&mut tx, queued, &why).await.unwrap();
     queue::enqueue(&mut tx, app.work(None)).await.unwrap();
-    let held = queue::lease(&mut tx, process(&app), LEASE, 5).await.unwrap().remove(0);
+    let held = app.take(&mut tx, LEASE, 5).await.runs.remove(0);
     let asked = queue::cancel(&mut tx, held.lease.run_id, &why).await.unwrap();
     let renewed = queue::renew(&mut tx, &[held.lease], LEASE).await.unwrap();
     tx.commit().await.unwrap();

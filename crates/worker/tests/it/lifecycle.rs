@@ -97,7 +97,7 @@ async fn a_worker_told_to_stop_gives_its_runs_back_and_burns_no_attempt() {
     let run = app.run_now(task).await;
     first_tools.called(2).await;
     first.stop().await;
-    let held = app.count("select count(*) from due_work where locked_by is not null").await;
+    let held = app.count("select count(*) from leased").await;
 
     let second_tools = FakeTools::default();
     second_tools.release();

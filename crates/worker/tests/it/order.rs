@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use orchestrator_engine::clock::Clock as _;
-use orchestrator_engine::id::{self, ProcessId};
 use orchestrator_engine::store::queue;
 use orchestrator_testkit::TestApp;
 
@@ -22,15 +20,14 @@ async fn priority_comes_before_age_and_what_is_not_due_is_not_taken() {
         add.push(work.run_id);
         queue::enqueue(&mut conn, work).await.unwrap();
     }
-    let worker = ProcessId::new(app.clock.now(), &mut id::rng());
 
-    let taken = queue::lease(&mut conn, worker, LEASE, 3).await.unwrap();
-    let rest = queue::lease(&mut conn, worker, LEASE, 3).await.unwrap();
-    let wait = queue::next_due_in(&mut conn).await.unwrap().unwrap();
+    let taken = app.take(&mut conn, LEASE, 3).await.runs;
+    let rest = app.take(&mut conn, LEASE, 3).await;
+    let wait = rest.next_in.unwrap();
 
     let ids = |runs: &[queue::Leased]| runs.iter().map(|run| run.lease.run_id).collect::<Vec<_>>();
     assert_eq!(ids(&taken), [add[3], add[0], add[4]]);
-    assert_eq!(ids(&rest), [add[1]]);
+    assert_eq!(ids(&rest.runs), [add[1]]);
     assert!(wait <= LEASE, "a lease may lapse before the next run is due: {wait:?}");
 }
 
@@ -39,7 +36,7 @@ async fn an_empty_queue_has_no_next_run() {
     let app = TestApp::at(NOW).await;
     let mut conn = app.servers.pool.acquire().await.unwrap();
 
-    assert_eq!(queue::next_due_in(&mut conn).await.unwrap(), None);
+    assert_eq!(app.take(&mut conn, LEASE, 3).await.next_in, None);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use serde_json::Value;
 use sqlx::PgConnection;
 
 use super::lease::{Lease, columns};
-use crate::id::RunId;
+use crate::id::{LeaseToken, RunId};
 use crate::run::{RunError, RunStatus, StepRecord};
 use crate::store::{StoreError, seconds};
 
@@ -27,6 +27,9 @@ pub struct Finished {
     pub error: Option<RunError>,
     /// Steps not yet checkpointed.
     pub records: Vec<StepRecord>,
+    /// Whether `records` are all there are of the run: then they are kept in its own row, which costs
+    /// less to write than rows of theirs.
+    pub records_are_all: bool,
 }
 
 /// A run that goes back to the queue for another try.
@@ -46,6 +49,7 @@ pub struct Requeued {
 
 /// Ends runs: removes them from the queue, writes their records and those of their last steps.
 /// Returns the runs that were ended; the others' leases were lost, and nothing is written of them.
+/// Ends the leases `over` as well, of whose runs none is left then.
 ///
 /// # Errors
 ///
@@ -53,6 +57,7 @@ pub struct Requeued {
 pub async fn finish(
     conn: &mut PgConnection,
     finished: &[Finished],
+    over: &[LeaseToken],
 ) -> Result<Vec<RunId>, StoreError> {
     let leases: Vec<Lease> = finished.iter().map(|one| one.lease).collect();
     let (runs, tokens) = columns(&leases);
@@ -61,19 +66,31 @@ pub async fn finish(
     let output: Vec<_> = finished.iter().map(|one| one.output.as_ref()).collect();
     let error: Vec<_> =
         finished.iter().map(|one| one.error.as_ref().map(sqlx::types::Json)).collect();
-    let steps = Steps::of(finished.iter().map(|one| (one.lease.run_id, &one.records[..])));
-    // One statement: the rows deleted decide which runs and which steps are written.
+    let whole: Vec<_> = finished.iter().map(whole_records).collect();
+    let in_rows = finished.iter().zip(&whole).filter(|(_, whole)| whole.is_none());
+    let steps =
+        Steps::of(in_rows.map(|(one, _)| (one.lease.run_id, &one.records[..])));
+    let over: Vec<_> = over.iter().map(|token| token.0).collect();
+    // One statement: the rows deleted decide which runs and which steps are written. The share lock
+    // keeps the leases from being taken over until this is committed.
     sqlx::query_scalar!(
         r#"
-        with ended as (
-            select * from unnest($1::uuid[], $2::bigint[], $3::text[], $4::timestamptz[],
-                                 $5::jsonb[], $6::jsonb[])
-                as e(run_id, token, status, finished_at, output, error)
+        with live as materialized (
+            select token, made_at, run_ids from lease where token = any($2) for share
+        ),
+        held as (
+            select live.token, live.made_at, h.run_id from live cross join unnest(live.run_ids) as h(run_id)
+        ),
+        ended as (
+            select e.*, held.made_at
+            from unnest($1::uuid[], $2::bigint[], $3::text[], $4::timestamptz[],
+                        $5::jsonb[], $6::jsonb[], $18::text[])
+                as e(run_id, token, status, finished_at, output, error, steps)
+            join held using (run_id, token)
         ),
         gone as (
-            delete from due_work w using ended e
-            where w.run_id = e.run_id and w.token = e.token and w.locked_by is not null
-            returning w.*
+            delete from due_work w using ended e where w.run_id = e.run_id
+            returning w.*, e.status, e.finished_at, e.output, e.error, e.steps, e.made_at
         ),
         kept as (
             insert into run_step (run_id, path, attempt, id, uses, status, started_at, finished_at,
@@ -88,14 +105,15 @@ pub async fn finish(
                 status = excluded.status, finished_at = excluded.finished_at,
                 input = excluded.input, output = excluded.output, error = excluded.error
                 where run_step.status = 'running'
-        )
+        ),
+        freed as (delete from lease where token = any($19))
         insert into run (id, agent_id, task_id, revision, status, priority, attempt, trigger,
                          nominal_at, scheduled_at, started_at, finished_at, params, event,
-                         definition, output, error)
-        select g.run_id, g.agent_id, g.task_id, g.revision, e.status, g.priority, g.attempt,
-               g.trigger, g.nominal_at, g.scheduled_at, g.started_at, e.finished_at, g.params,
-               g.event, g.definition, e.output, e.error
-        from gone g join ended e using (run_id)
+                         definition, output, error, steps)
+        select run_id, agent_id, task_id, revision, status, priority, attempt + 1, trigger,
+               nominal_at, scheduled_at, coalesce(started_at, made_at), finished_at, params,
+               event, definition, output, error, steps::json
+        from gone
         returning id as "id: RunId"
         "#,
         &runs,
@@ -115,10 +133,22 @@ pub async fn finish(
         &steps.input as &[Option<&Value>],
         &steps.output as &[Option<&Value>],
         &steps.error as &[Option<sqlx::types::Json<&RunError>>],
+        &whole as &[Option<String>],
+        &over,
     )
     .fetch_all(conn)
     .await
     .map_err(StoreError::while_trying("finish runs"))
+}
+
+/// The records of a run as the text that stands in its own row; `None`: they go to rows of their own.
+fn whole_records(finished: &Finished) -> Option<String> {
+    if !finished.records_are_all || finished.records.is_empty() {
+        return None;
+    }
+    // What Postgres cannot read back as jsonb has to be refused now, as it is for rows.
+    let text = serde_json::to_string(&finished.records).ok()?;
+    (!text.contains("\\u0000")).then_some(text)
 }
 
 /// Writes step records of runs that go on. A record that has ended is never changed: a late word
@@ -135,17 +165,18 @@ pub async fn checkpoint(
     let leases: Vec<Lease> = checkpoints.iter().map(|(lease, _)| *lease).collect();
     let (runs, tokens) = columns(&leases);
     let steps = Steps::of(checkpoints.iter().map(|(lease, records)| (lease.run_id, &records[..])));
-    // The share lock keeps another worker from leasing the run until this is committed: a record can
-    // not arrive behind the back of the run's next holder.
+    // The share lock keeps another worker from taking the lease over until this is committed: a record
+    // can not arrive behind the back of the run's next holder.
     sqlx::query_scalar!(
         r#"
-        with held as materialized (
-            select w.run_id
-            from due_work w
-            join unnest($1::uuid[], $2::bigint[]) as h(run_id, token)
-              on w.run_id = h.run_id and w.token = h.token
-            where w.locked_by is not null
-            for share of w
+        with live as materialized (
+            select token, run_ids from lease where token = any($2) for share
+        ),
+        held as materialized (
+            select h.run_id
+            from unnest($1::uuid[], $2::bigint[]) as h(run_id, token)
+            join live on live.token = h.token and h.run_id = any(live.run_ids)
+            join due_work w on w.run_id = h.run_id
         ),
         kept as (
             insert into run_step (run_id, path, attempt, id, uses, status, started_at, finished_at,
@@ -161,7 +192,7 @@ pub async fn checkpoint(
                 input = excluded.input, output = excluded.output, error = excluded.error
                 where run_step.status = 'running'
         )
-        select run_id as "run_id: RunId" from held
+        select run_id as "run_id!: RunId" from held
         "#,
         &runs,
         &tokens,
@@ -198,22 +229,39 @@ pub async fn requeue(
     let leases: Vec<Lease> = requeued.iter().map(|one| one.lease).collect();
     let (runs, tokens) = columns(&leases);
     let delay: Vec<f64> = requeued.iter().map(|one| seconds(one.delay)).collect();
-    let uncounted: Vec<i16> = requeued.iter().map(|one| i16::from(!one.counts)).collect();
+    let counted: Vec<i16> = requeued.iter().map(|one| i16::from(one.counts)).collect();
     let error: Vec<_> = requeued.iter().map(|one| sqlx::types::Json(&one.error)).collect();
     sqlx::query_scalar!(
         r#"
+        with given as (
+            select * from unnest($1::uuid[], $2::bigint[], $3::float8[], $4::smallint[], $5::jsonb[])
+                as g(run_id, token, delay, counted, error)
+        ),
+        live as materialized (
+            select token, made_at, run_ids from lease where token = any($2) for no key update
+        ),
+        back as (
+            select given.*, live.made_at from given
+            join live on live.token = given.token and given.run_id = any(live.run_ids)
+        ),
+        freed as (
+            update lease l
+            set run_ids = array(select r from unnest(l.run_ids) as r
+                                where r not in (select run_id from back where back.token = l.token))
+            where l.token in (select token from back)
+        )
         update due_work w
-        set locked_by = null, locked_until = null, attempt = w.attempt - back.uncounted,
+        set attempt = w.attempt + back.counted, lapses = 0,
+            started_at = coalesce(w.started_at, back.made_at),
             run_at = now() + make_interval(secs => back.delay), last_error = back.error
-        from unnest($1::uuid[], $2::bigint[], $3::float8[], $4::smallint[], $5::jsonb[])
-            as back(run_id, token, delay, uncounted, error)
-        where w.run_id = back.run_id and w.token = back.token and w.locked_by is not null
+        from back
+        where w.run_id = back.run_id
         returning w.run_id as "run_id: RunId"
         "#,
         &runs,
         &tokens,
         &delay,
-        &uncounted,
+        &counted,
         &error as &[sqlx::types::Json<&RunError>],
     )
     .fetch_all(conn)

@@ -8,7 +8,7 @@
 
 use sqlx::{PgConnection, PgPool};
 
-use super::lease::{Canceled, cancel};
+use super::cancel::{Canceled, cancel};
 use crate::id::{AgentId, RunId, TaskId};
 use crate::run::RunError;
 use crate::store::StoreError;

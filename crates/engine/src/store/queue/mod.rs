@@ -6,11 +6,14 @@
 //!
 //! The database's clock decides every lease; a worker's clock decides nothing.
 
+mod cancel;
 mod commit;
 mod enqueue;
 mod held;
 mod lease;
+mod take;
 
+pub use cancel::{Canceled, cancel};
 pub use commit::{Finished, Requeued, checkpoint, finish, requeue};
 pub(super) use enqueue::claim_key;
 pub use enqueue::{Enqueued, Held, NewWork, enqueue, enqueue_many};
@@ -18,6 +21,5 @@ pub use held::{
     Released, admit, admit_key, admit_keys, admit_tasks, catch_up_backlog, keys_to_admit,
     release_catch_up, supersede, tasks_to_admit,
 };
-pub use lease::{
-    Canceled, Lease, Leased, Past, Renewal, cancel, lease, next_due_in, release, renew,
-};
+pub use lease::{Lease, Leased, Past, Renewal, end_leases, release, renew};
+pub use take::{QueueView, Take, Taken, untaken};

@@ -1,0 +1,225 @@
+-- Leases in a table of their own, one row for each batch of runs that a worker takes, in place of
+-- columns of due_work: taking a run no longer writes to its row, so the queue's rows are written once
+-- and deleted once, and leave half as many dead versions behind.
+--
+-- Readers and writers: worker (take_due, renew, finish), api (whether a run is on). scheduler (sweeps).
+-- Size: lease has a row for each batch whose runs are not all over, tens; sleeper one for each idle worker.
+-- Safe while old code runs: no. Old workers lease by columns that go here: stop them first. Runs that
+-- one of them held count as lost by it and are taken over.
+create table lease (
+    token   bigint      primary key,  -- the fencing token: who may write about the runs
+    worker  uuid        not null,     -- the process
+    until   timestamptz not null,
+    made_at timestamptz not null,
+    run_ids uuid[]      not null      -- less what was given back; what has ended is still in here
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
+        autovacuum_vacuum_cost_delay = 0);
+-- Which runs are on, for those who show them: what has lapsed is behind, however many dead rows lie there.
+create index lease_until on lease (until);
+
+-- The runs that somebody holds.
+create view leased as
+    select run_id, token, worker, until, made_at
+    from lease cross join unnest(run_ids) as held(run_id)
+    where until > now();
+
+-- Workers that have nothing to do. Whoever enqueues by SQL notifies `orchestrator_work` when there is one.
+-- A hint, so it needs no log and may vanish.
+create unlogged table sleeper (process_id uuid primary key);
+
+alter table due_work add column lapses smallint not null default 0; -- how often a holder was lost
+update due_work set lapses = 1 where locked_by is not null;
+alter table due_work drop column locked_by, drop column locked_until, drop column token;
+alter table due_work set (fillfactor = 100);
+comment on column due_work.attempt is 'attempts that are over; the one that is on is not counted yet';
+
+-- The worker's question: what of this agent and priority is due longest?
+drop index due_work_next;
+create index due_work_lane on due_work (agent_id, priority, run_at) where held is null;
+
+-- The steps of a run that was done in one go, as an array of records; null: they are in run_step.
+alter table run add column steps json;
+
+-- Counts what put runs back to where they were in the order: whoever has noted how far the queue is
+-- empty must look from its beginning again.
+create sequence lease_rewind as bigint;
+select nextval('lease_rewind'); -- the first call does not change last_value
+
+-- Leases at most p_wanted due runs to p_worker, and says what was seen on the way.
+--
+-- Takers go one at a time, under a lock of this transaction; so they need no lock on any row, and the
+-- tokens of leases rise in the order in which leases become visible. The answer is small on purpose: it
+-- fits the socket, so a taker that hangs does not keep the lock.
+--
+-- Dead rows are not read again: a taker hands back what it saw the last time. p_known are the leases
+-- that were live then and p_low the highest token; a lane (an agent's runs of one priority) comes with
+-- the time before which nothing in it was left. A held snapshot (a backup, a forgotten transaction)
+-- keeps dead rows for as long as it lasts; without this every look would wade through all of them.
+--
+-- Order: the priorities one after the other, in each the lanes in turns, in each lane the longest due
+-- first; but before all this p_aged runs that are due for longer than p_ageing seconds, whatever their priority.
+create function take_due(
+    p_worker uuid, p_duration float8, p_wanted integer, p_aged integer, p_ageing float8,
+    p_known bigint[], p_low bigint, p_rewound bigint, p_discover boolean,
+    p_agents uuid[], p_priorities smallint[], p_since timestamptz[],
+    out lease_token bigint, out leased_at timestamptz, out taken_runs uuid[],
+    out next_in float8,               -- seconds until more may be taken; null: not known or never
+    out live_tokens bigint[], out low_token bigint, out rewound_to bigint,
+    out lane_agents uuid[], out lane_priorities smallint[], out lane_since timestamptz[]
+) language plpgsql as $$
+declare
+    margin constant interval := '250 milliseconds'; -- transactions that commit so late are still seen
+    busy uuid[];
+    lapsed bigint[];
+    new_agents uuid[];
+    new_priorities smallint[];
+    level smallint;
+    lanes integer;
+    missing integer;
+    quota integer;
+    more uuid[];
+    places bigint[];
+    firsts timestamptz[];
+    is_full boolean;
+begin
+    perform pg_advisory_xact_lock(hashtext('take_due'), 0);
+    leased_at := clock_timestamp();
+    lane_agents := p_agents;
+    lane_priorities := p_priorities;
+    lane_since := p_since;
+    taken_runs := '{}';
+
+    select coalesce(array_agg(l.token), '{}'), array_agg(l.token) filter (where l.until <= leased_at),
+           greatest(max(l.token), p_low)
+    into live_tokens, lapsed, low_token
+    from (select token, until from lease where token = any (p_known)
+          union all select token, until from lease where token > p_low) as l;
+
+    if lapsed is not null then
+        with gone as (
+            delete from lease where token in (
+                select token from lease where token = any (lapsed) and until <= leased_at
+                for update skip locked)
+            returning token, made_at, run_ids
+        ),
+        back as (
+            update due_work w
+            set attempt = w.attempt + 1, lapses = w.lapses + 1,
+                started_at = coalesce(w.started_at, gone.made_at)
+            from gone cross join unnest(gone.run_ids) as r(run_id)
+            where w.run_id = r.run_id
+        )
+        select array_agg(token) into lapsed from gone;
+        live_tokens := array(select t from unnest(live_tokens) t where t <> all (coalesce(lapsed, '{}')));
+        perform nextval('lease_rewind');
+    end if;
+
+    select coalesce(array_agg(r.run_id), '{}') into busy
+    from lease cross join unnest(run_ids) as r(run_id)
+    where token = any (live_tokens);
+
+    rewound_to := (select last_value from lease_rewind);
+    if rewound_to <> p_rewound then
+        lane_since := array_fill('1970-01-01Z'::timestamptz, array[cardinality(lane_agents)]);
+    end if;
+
+    -- Lanes not known yet lie in the gaps between those that are.
+    while p_discover loop
+        with known(agent, priority) as (
+            select * from unnest(lane_agents, lane_priorities)
+            union all values ('00000000-0000-0000-0000-000000000000'::uuid, -1::smallint),
+                             ('ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid, 32767::smallint)
+        ),
+        gap as (
+            select agent, priority, lead(agent) over w as next_agent, lead(priority) over w as next_priority
+            from known window w as (order by agent, priority)
+        )
+        select array_agg(f.agent_id), array_agg(f.priority) into new_agents, new_priorities
+        from gap cross join lateral (
+            select w.agent_id, w.priority from due_work w
+            where w.held is null and (w.agent_id, w.priority) > (gap.agent, gap.priority)
+              and (w.agent_id, w.priority) < (gap.next_agent, gap.next_priority)
+            order by w.agent_id, w.priority limit 1
+        ) as f;
+        exit when new_agents is null;
+        lane_agents := lane_agents || new_agents;
+        lane_priorities := lane_priorities || new_priorities;
+        lane_since := lane_since || array_fill('1970-01-01Z'::timestamptz, array[cardinality(new_agents)]);
+    end loop;
+
+    if p_aged > 0 then
+        select coalesce(array_agg(a.run_id), '{}') into taken_runs
+        from (
+            select c.run_id
+            from unnest(lane_agents, lane_priorities, lane_since) as l(agent, priority, since)
+            cross join lateral (
+                select w.run_id, w.run_at from due_work w
+                where w.held is null and w.agent_id = l.agent and w.priority = l.priority
+                  and w.run_at >= l.since and w.run_at <= leased_at - make_interval(secs => p_ageing)
+                  and w.run_id <> all (busy)
+                order by w.run_at limit least(p_aged, p_wanted)
+            ) as c
+            order by c.run_at limit least(p_aged, p_wanted)
+        ) as a;
+        busy := busy || taken_runs;
+    end if;
+
+    for level, lanes in select p, count(*) from unnest(lane_priorities) as p group by p order by p loop
+        for pass in 1..2 loop
+            missing := p_wanted - cardinality(taken_runs);
+            exit when missing <= 0;
+            -- First each lane its share; then whoever has more takes what others left.
+            quota := case when pass = 1 then (missing + lanes - 1) / lanes else missing end;
+            with c as materialized (
+                select l.place, f.run_id, f.run_at,
+                       row_number() over (partition by l.place order by f.run_at) as turn
+                from unnest(lane_agents, lane_priorities, lane_since) with ordinality
+                     as l(agent, priority, since, place)
+                left join lateral (
+                    select w.run_id, w.run_at from due_work w
+                    where w.held is null and w.agent_id = l.agent and w.priority = l.priority
+                      and w.run_at >= l.since and w.run_at <= leased_at and w.run_id <> all (busy)
+                    order by w.run_at limit quota
+                ) as f on true
+                where l.priority = level
+            ),
+            lane as (select place, min(run_at) as first, count(run_id) as size from c group by place)
+            select (select array_agg(c.run_id order by c.turn, c.place) from c where c.run_id is not null),
+                   (select array_agg(place order by place) from lane),
+                   (select array_agg(first order by place) from lane),
+                   (select bool_or(size >= quota) from lane)
+            into more, places, firsts, is_full;
+            if pass = 1 then
+                for i in 1..cardinality(places) loop
+                    lane_since[places[i]] := coalesce(firsts[i], leased_at) - margin;
+                end loop;
+            end if;
+            taken_runs := taken_runs || more[1:missing];
+            busy := busy || more[1:missing];
+            exit when lanes = 1 or not is_full;
+        end loop;
+        exit when cardinality(taken_runs) >= p_wanted;
+    end loop;
+
+    if cardinality(taken_runs) < p_wanted then
+        select extract(epoch from
+                   least(min(n.run_at), (select min(until) from lease where token = any (live_tokens)))
+                   - leased_at)::float8
+        into next_in
+        from unnest(lane_agents, lane_priorities) as l(agent, priority)
+        cross join lateral (
+            select w.run_at from due_work w
+            where w.held is null and w.agent_id = l.agent and w.priority = l.priority
+              and w.run_at > leased_at
+            order by w.run_at limit 1
+        ) as n;
+    end if;
+
+    if cardinality(taken_runs) > 0 then
+        lease_token := nextval('lease_token');
+        insert into lease (token, worker, until, made_at, run_ids)
+        values (lease_token, p_worker, leased_at + make_interval(secs => p_duration), leased_at, taken_runs);
+        live_tokens := live_tokens || lease_token;
+        low_token := lease_token;
+    end if;
+end $$;
