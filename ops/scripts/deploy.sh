@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Replaces a prod system that runs (start.sh prod) by another version, without an interruption.
-#   deploy.sh [VERSION] [--build] [--no-backup]
+#   deploy.sh [VERSION] [--build] [--no-backup] [--stop]
 #   deploy.sh --rollback              back to the version before the last deployment
 #
 # VERSION is the tag of the four images, which are here; --build makes them from this checkout. Without
@@ -14,20 +14,24 @@
 #    next old one is stopped. 6. The smoke test again.
 # A failure in 5 or 6 rolls back in the same way. That needs old code to start, which it refuses when the
 # schema is newer than it knows: then the new version stays, and docs/operations.md says what can be done.
+# A migration that old code does not survive says so at its head ("Safe while old code runs: no"); then --stop
+# is asked for: services stop, backup, schema, the new version starts. A failure puts the backup back and
+# starts the old version.
 set -euo pipefail
 
-wanted='' build='' backup=yes rollback=''
+wanted='' build='' backup=yes rollback='' stop=''
 for word; do
     case $word in
     --build) build=yes ;;
     --no-backup) backup='' ;;
+    --stop) stop=yes ;;
     --rollback) rollback=yes backup='' ;;
     -h | --help)
-        sed -n '2,18s/^# \{0,1\}//p' "$0"
+        sed -n '2,21s/^# \{0,1\}//p' "$0"
         exit
         ;;
     -*)
-        echo "deploy: $word is unknown; say deploy.sh [VERSION] [--build] [--no-backup] | --rollback" >&2
+        echo "deploy: $word is unknown; say deploy.sh [VERSION] [--build] [--no-backup] [--stop] | --rollback" >&2
         exit 2
         ;;
     *) wanted=$word ;;
@@ -135,6 +139,23 @@ back() { # what a failure leads to
             remove $(in_version "$service" "$wanted")
         done
         ;;
+    stopped)
+        note "$wanted failed with everything stopped; putting back what was before it"
+        for service in "${services[@]}"; do
+            # shellcheck disable=SC2046 # ids, a word each
+            remove $(in_version "$service" "$wanted")
+        done
+        if [ -z "$saved" ] || ops/scripts/restore.sh postgres "$saved" --yes; then
+            for service in "${services[@]}"; do roll "$service" "$old" "${targets[$service]}" || failed=yes; done
+        else
+            failed=yes
+        fi
+        if [ -z "$failed" ] && ops/scripts/smoke.sh; then
+            note "back: $old runs on the data of before, and the smoke test passes"
+        else
+            note "the way back to $old failed as well: look at \`make status\`; the backup is ${saved:-none}"
+        fi
+        ;;
     rolling | smoke)
         if ! ORCHESTRATOR_VERSION=$old compose --profile cli run --rm --no-deps -T cli migrate >"$state/up.log" 2>&1; then
             note "$wanted failed at: $phase, and $old cannot start with the schema as it is now: $wanted stays, as far as it came (make status). When the reason is gone: deploy.sh $wanted goes on"
@@ -187,6 +208,37 @@ if ! ops/scripts/healthcheck.sh; then
 fi
 free=$(df -Pk . | awk 'NR == 2 { print int($4 / 1024) }')
 [ "$free" -ge 1024 ] || die "only $free MB are free on this disk"
+
+# What the checkout says of migrations that are to come.
+unsafe=$(for file in migrations/[0-9]*.sql; do
+    number=$(basename "$file" | sed 's/_.*//; s/^0*//')
+    [ "$number" -gt "$(schema)" ] && sed -n '/^--/!q; p' "$file" | grep -q 'Safe while old code runs: no' && echo "$file"
+done || true)
+if [ -n "$unsafe" ] && [ -z "$stop" ]; then
+    die "old code does not survive $(tr '\n' ' ' <<<"$unsafe"): say --stop, for an interruption of about a minute"
+fi
+saved=''
+if [ -n "$stop" ]; then
+    phase=stopped
+    say "deploy: stopping api, scheduler and workers"
+    for service in "${services[@]}"; do
+        # shellcheck disable=SC2046 # ids, a word each
+        remove $(running "$service")
+    done
+    if [ -n "$backup" ]; then # nothing is written from here on, so it is complete
+        ops/scripts/backup.sh postgres
+        saved=$(find "${BACKUP_DIR:-backups}/postgres" -name '*.dump' | sort | tail -n 1)
+    fi
+    ORCHESTRATOR_VERSION=$wanted compose --profile cli run --rm --no-deps -T cli migrate
+    say "deploy: starting $wanted"
+    for service in "${services[@]}"; do roll "$service" "$wanted" "${targets[$service]}"; done
+    ops/scripts/smoke.sh
+    phase=over
+    remember previous "$old"
+    remember version "$wanted"
+    note "$wanted runs, with the schema at $(schema); it took $((SECONDS - begun)) s"
+    exit
+fi
 
 phase=backup
 [ -z "$backup" ] || ops/scripts/backup.sh postgres
