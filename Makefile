@@ -2,7 +2,9 @@
 .DEFAULT_GOAL := help
 .PHONY: help run build test check fmt lint doc deps sqlx sqlx-check env-example audit scripts-check \
 	monitoring-check monitoring-try dashboards \
-	fuzz-time docker-build docker-up docker-dev docker-down docker-logs scale-worker clean
+	fuzz-time docker-build docker-up docker-dev docker-down docker-logs scale-worker clean \
+	dev prod start stop restart logs status watch health scale-api shell-db shell-redis db-backup db-restore \
+	volume-backup volume-restore deploy rollback smoke validate security-scan drill clean-all
 SHELL := /bin/sh
 
 # Arguments for the verb: make run ARGS='--port 8090', make test ARGS='-p orchestrator-engine'
@@ -80,22 +82,100 @@ docker-build: ## Build the images
 
 docker-up: ## Start everything in containers, and wait until it is healthy
 	docker compose up --build --detach --wait
+	@mkdir -p .deploy && echo plain >.deploy/mode
 
-docker-dev: ## The same with the source mounted and debug logs
-	docker compose -f docker-compose.yml -f docker-compose.dev.yml up --build
+docker-dev: ## The same with the source mounted and debug logs, in the foreground
+	docker compose -f docker-compose.yml -f docker-compose.dev.yml up
 
 docker-logs: ## Follow the containers' logs
 	docker compose logs --follow
 
-scale-worker: ## Run N workers in containers: make scale-worker N=3
-	@test -n "$(N)" || { echo "how many? make scale-worker N=3" >&2; exit 2; }
-	docker compose up --detach --no-build --no-recreate --scale worker=$(N) worker
-
 docker-down: ## Stop the containers; data are kept
 	docker compose down
 
+# What follows is about the containers that run here, whichever of `docker-up`, `dev` and `prod` started
+# them: lib.sh knows the compose files. docs/operations.md has a sentence on each.
+OPS := ops/scripts/ops.sh
+# One service in place of all: make logs SERVICE=worker
+SERVICE ?=
+SURE = $(if $(filter yes,$(YES)),--yes)
+
+dev: ## Containers with the source mounted, built again at every change (ARGS='--clean --logs')
+	ops/scripts/start.sh dev $(ARGS)
+
+prod: ## Containers behind TLS, several of each, monitored (ARGS='--build --clean --logs')
+	ops/scripts/start.sh prod $(ARGS)
+
+start: ## Start the containers that were stopped
+	@$(OPS) start $(SERVICE)
+
+stop: ## Stop the containers, calmly; data are kept
+	@$(OPS) stop $(SERVICE)
+
+restart: ## Stop and start (SERVICE=worker: that one)
+	@$(OPS) restart $(SERVICE)
+
+logs: ## Follow the logs (SERVICE=worker: that one's)
+	@$(OPS) logs $(SERVICE)
+
+status: ## Which containers there are, and what they use
+	@$(OPS) status
+
+watch: ## The same, again every 2 s (Ctrl-C ends it)
+	@$(OPS) watch
+
+health: ## Is everything well? Exit code 1 when not (ARGS=--verbose says what is)
+	@ops/scripts/healthcheck.sh $(ARGS)
+
+scale-worker: ## Run N workers in containers: make scale-worker N=3
+	@test -n "$(N)" || { echo "how many? make scale-worker N=3" >&2; exit 2; }
+	@$(OPS) scale worker $(N)
+
+scale-api: ## Run N api containers behind nginx (prod): make scale-api N=3
+	@test -n "$(N)" || { echo "how many? make scale-api N=3" >&2; exit 2; }
+	@$(OPS) scale api $(N)
+
+shell-db: ## psql in the database's container
+	@$(OPS) psql
+
+shell-redis: ## redis-cli in Redis' container
+	@$(OPS) redis-cli
+
+db-backup: ## A proven backup of the database (KIND=base|wal|redis|config|full: docs/backup.md)
+	ops/scripts/backup.sh $(or $(KIND),postgres) $(ARGS)
+
+db-restore: ## Put one back: make db-restore FILE=backups/postgres/….dump (asks; YES=yes does not)
+	ops/scripts/restore.sh $(or $(KIND),postgres) $(FILE) $(SURE) $(ARGS)
+
+volume-backup: ## All volumes as they are, into backups/volumes (stops the containers meanwhile)
+	ops/scripts/volumes.sh backup $(SURE)
+
+volume-restore: ## Put them back: make volume-restore FILE=backups/volumes/… (asks)
+	ops/scripts/volumes.sh restore $(FILE) $(SURE)
+
+drill: ## Practise the loss of the data on servers made for it, and time it
+	ops/scripts/drill.sh $(ARGS)
+
+deploy: ## Replace what runs (prod) by VERSION, one by one; back by itself when that fails
+	ops/scripts/deploy.sh $(VERSION) $(ARGS)
+
+rollback: ## Back to the version before
+	ops/scripts/deploy.sh --rollback
+
+smoke: ## Try the running system from outside, as a caller
+	ops/scripts/smoke.sh $(ARGS)
+
+validate: scripts-check ## Files of operations by their checkers (= scripts-check), and what is missing here
+	@ops/scripts/ops.sh prerequisites
+
+security-scan: ## Advisories of what we depend on, secrets in the repository, images where trivy is here
+	ops/scripts/security-scan.sh
+
 clean: ## Remove what was built (not .orchestrator/, which holds data)
 	cargo clean
+
+clean-all: clean ## Remove containers, images and volumes too, WITH ALL DATA of the containers (asks)
+	@$(OPS) remove-everything $(SURE)
 
 .PHONY: bench-scheduler
 bench-scheduler: deps ## Measure schedules: lateness, a burst, a million of them (about 5 min; ARGS='--help')

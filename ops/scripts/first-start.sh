@@ -4,7 +4,12 @@
 #
 # POSTGRES_PASSWORD, if set, is taken at the first start in place of a random one. Afterwards the
 # database has it, and this script goes by what it wrote down: a system that runs goes on running.
+#
+# Where secrets are mounted (docker-compose.prod.yml), they are the source, at every start: what lies in
+# the volume is made of them.
 set -eu
+
+secrets=/run/secrets
 
 directory=${1:?the folder of the passwords}
 cd "$directory"
@@ -23,6 +28,9 @@ percent() { # any text as a part of a URL
   printf '%s' "$1" | od -An -v -tx1 | tr -d '\n' | sed 's/ \{1,\}/%/g'
 }
 
+for name in postgres_password redis_password; do
+  [ ! -s "$secrets/$name" ] || put "$name" "$(cat "$secrets/$name")"
+done
 [ -s postgres_password ] || put postgres_password "${POSTGRES_PASSWORD:-$(random)}"
 [ -s redis_password ] || put redis_password "$(random)"
 postgres=$(cat postgres_password)
@@ -36,4 +44,9 @@ fi
 put database_url "postgres://orchestrator:$(percent "$postgres")@postgres:5432/orchestrator"
 put redis_url "redis://:$redis@redis:6379/0"
 put redis.conf "requirepass $redis"
+put redis_exporter.json "{\"redis://redis:6379\": \"$redis\"}"
+if [ -d /wal-archive ]; then
+  chown postgres:postgres /wal-archive
+  chmod 0700 /wal-archive
+fi
 echo "passwords are in place"

@@ -5,7 +5,7 @@
 //! its argument: `caller: Caller<TasksWrite>`.
 
 use std::marker::PhantomData;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
@@ -17,6 +17,7 @@ use orchestrator_engine::agent::Agent;
 use orchestrator_engine::id::AgentId;
 use orchestrator_engine::store::{agent, idempotency};
 
+use crate::door::Peer;
 use crate::frame::RequestId;
 use crate::limits;
 use crate::problem::Problem;
@@ -198,7 +199,7 @@ pub async fn authenticate(State(api): State<Api>, mut request: Request, next: Ne
 /// Where the request comes from, as far as the socket says. Headers that name another address are
 /// not believed: anybody can write them.
 pub(crate) fn peer(request: &Request) -> Option<IpAddr> {
-    request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip())
+    request.extensions().get::<ConnectInfo<Peer>>().map(|info| info.0.0.ip())
 }
 
 /// Counts a failure to say who one is; too many are answered as such.

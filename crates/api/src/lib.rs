@@ -10,6 +10,7 @@
 pub mod auth;
 pub mod body;
 pub mod change;
+pub mod door;
 pub mod frame;
 pub mod gather;
 pub mod limits;
@@ -47,7 +48,7 @@ pub fn router(api: Api) -> Router {
         .with_state(api)
 }
 
-/// Serves until `stop`; then ends calmly: requests that are on are answered.
+/// Serves until `stop`; then ends calmly: requests that are on are answered ([`door`]).
 ///
 /// # Errors
 ///
@@ -65,9 +66,8 @@ pub async fn serve(ctx: Context, stop: CancellationToken) -> Result<(), BoxError
         .await
         .map_err(|error| format!("{address} cannot be opened: {error}; set API_HOST, API_PORT"))?;
     tracing::info!(address = %listener.local_addr()?, "serving");
-    let app = router(api).into_make_service_with_connect_info::<SocketAddr>();
     let pulse = orchestrator_boot::beat(ctx, Service::Api, || (0, 0), stop.clone());
-    let serving = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned());
+    let serving = door::serve(listener, router(api), stop, door::LAST_REQUESTS);
     let (served, ()) = tokio::join!(serving, pulse);
     Ok(served?)
 }

@@ -1,6 +1,7 @@
 //! The services on the databases of one test.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use orchestrator_boot::{Context, Service};
@@ -151,12 +152,9 @@ impl TestApp {
         let app = self.clone();
         let api = Running::start(async move |stop| {
             let api = orchestrator_api::Api::new(&app.context(Service::Api));
-            let service = orchestrator_api::router(api)
-                .into_make_service_with_connect_info::<std::net::SocketAddr>();
-            axum::serve(tokio::net::TcpListener::from_std(listener)?, service)
-                .with_graceful_shutdown(stop.cancelled_owned())
-                .await?;
-            Ok(())
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            let router = orchestrator_api::router(api);
+            Ok(orchestrator_api::door::serve(listener, router, stop, Duration::ZERO).await?)
         });
         (api, url)
     }
