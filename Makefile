@@ -199,3 +199,8 @@ bench-queue: bench-build ## Measure the queue beside bare Postgres (about 1 h; A
 
 bench-peers: bench-build ## Measure pg-boss and graphile-worker beside us (about 10 min, needs npm)
 	@$(BENCH_SERVERS) $(TARGET)/release/orchestrator-bench peers $(ARGS)
+
+.PHONY: chaos
+chaos: deps ## Break everything under load, 10,000 runs a fault (about 20 min; ARGS='--fault redis-lost'; root and faketime for all)
+	cargo build --release --locked -p orchestrator-api -p orchestrator-scheduler -p orchestrator-worker -p orchestrator-chaos
+	@$(TARGET)/release/orchestrator-chaos --output $(TARGET)/chaos $(if $(ARGS),$(ARGS),--table docs/reliability.md)

@@ -24,6 +24,10 @@ const ACQUIRE_MAX: Duration = Duration::from_secs(10);
 /// A connection that was used a moment ago is taken to be good; one that has idled longer is asked.
 const TESTED_AFTER: Duration = Duration::from_secs(1);
 
+/// How long a connection may take to say that it is good: one that a fail-over or a firewall forgot
+/// never answers.
+const PING_MAX: Duration = Duration::from_secs(1);
+
 /// Statements prepared and kept per connection; there are fewer distinct ones in the program.
 const STATEMENTS_KEPT: usize = 256;
 
@@ -45,10 +49,11 @@ pub fn pool(settings: &Database, service: Service) -> Result<PgPool, BoxError> {
         .test_before_acquire(false)
         .before_acquire(|connection, meta| {
             Box::pin(async move {
-                if meta.idle_for > TESTED_AFTER {
-                    connection.ping().await?;
+                if meta.idle_for <= TESTED_AFTER {
+                    return Ok(true);
                 }
-                Ok(true)
+                let answer = tokio::time::timeout(PING_MAX, connection.ping()).await;
+                Ok(matches!(answer, Ok(Ok(()))))
             })
         })
         .after_connect(|connection, _| {

@@ -18,6 +18,7 @@ use sqlx::PgConnection;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::held::Holding;
+use crate::in_time;
 
 /// The most writes of one transaction.
 const BATCH: usize = 500;
@@ -191,7 +192,7 @@ impl Writer {
         let groups = Groups::of(writes, self.holding.over_with(&last));
         let mut outage = Outage::new("write results");
         loop {
-            match groups.write(&self.ctx).await {
+            match in_time("write results", groups.write(&self.ctx)).await {
                 Ok(held) => {
                     outage.over();
                     self.holding.ended(&last);

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::commit::{Write, Written};
 use crate::held::{Held, Why};
 use crate::perform::perform;
-use crate::{Worker, after, tell};
+use crate::{Worker, after, in_time, tell};
 
 /// The longest sleep while Redis tells of new work; a hint may be lost all the same.
 const POLL: Duration = Duration::from_secs(5);
@@ -151,19 +151,18 @@ async fn take(
     going: &mut JoinSet<()>,
 ) -> Result<Option<Duration>, StoreError> {
     let ctx = &worker.ctx;
-    let mut conn =
-        ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
-    let taken = view
-        .take(
-            &mut conn,
-            Take {
-                worker: ctx.process_id,
-                duration: ctx.settings.worker.lease,
-                wanted: u16::try_from(places.len()).unwrap_or(u16::MAX),
-                ageing: ctx.settings.worker.ageing,
-            },
-        )
-        .await?;
+    let how = Take {
+        worker: ctx.process_id,
+        duration: ctx.settings.worker.lease,
+        wanted: u16::try_from(places.len()).unwrap_or(u16::MAX),
+        ageing: ctx.settings.worker.ageing,
+    };
+    let taken = in_time("lease due runs", async {
+        let mut conn =
+            ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
+        view.take(&mut conn, how).await
+    });
+    let taken = taken.await?;
     let leased = taken.runs;
     let full = leased.len() == places.len();
     if !leased.is_empty() {
@@ -175,7 +174,6 @@ async fn take(
         let longest = if ctx.streams.is_up() { POLL } else { POLL_WITHOUT_REDIS };
         Some(taken.next_in.unwrap_or(longest).clamp(POLL_MIN, longest))
     };
-    drop(conn);
     tell::started(worker, &leased);
     for run in leased {
         let Some(place) = places.pop() else { break }; // never: no more were asked for

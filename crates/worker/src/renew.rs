@@ -7,7 +7,7 @@ use orchestrator_boot::Outage;
 use orchestrator_engine::store::{StoreError, queue};
 use tokio::time::Instant;
 
-use crate::Worker;
+use crate::{Worker, in_time};
 use crate::commit::Write;
 use crate::held::Why;
 
@@ -29,7 +29,7 @@ pub(crate) async fn run(worker: &Worker) {
                 tokio::time::sleep_until(renewed + HINTED_MIN).await;
             }
         }
-        match renew(worker).await {
+        match in_time("renew leases", renew(worker)).await {
             Ok(()) => {
                 outage.over();
                 due = Instant::now() + every;

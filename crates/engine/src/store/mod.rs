@@ -72,6 +72,13 @@ impl StoreError {
         move |source| Self::Database { doing, source }
     }
 
+    /// For a call that was given up: the database did not answer in time.
+    #[must_use]
+    pub fn no_answer(doing: &'static str) -> Self {
+        let late = std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in time");
+        Self::Database { doing, source: sqlx::Error::Io(late) }
+    }
+
     /// Whether the same call may succeed later: the database was out of reach or at its limit,
     /// and nothing is wrong with what was asked.
     #[must_use]

@@ -47,9 +47,8 @@ pub(super) async fn run_now(
     sent: Sent<RunNow>,
 ) -> Result<Answer, Problem> {
     if let Some(params) = &sent.body.params {
-        let problems = too_much(params, "/params", api.options.data_max_bytes);
-        if !problems.is_empty() {
-            return Err(Problem::invalid(problems));
+        if let Some(problem) = too_much(params, "/params", api.options.data_max_bytes) {
+            return Err(Problem::invalid(vec![problem]));
         }
     }
     if caller.idempotency_key.is_none() && caller.if_match.is_none() {
