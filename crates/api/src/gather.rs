@@ -294,12 +294,8 @@ impl Revision {
             serial: spec.policy.overlap.is_serial(),
             held: None,
         };
-        let queued = Queued {
-            run: work.run_id,
-            task: task.id,
-            owner: task.agent_id,
-            waits: work.waits(),
-        };
+        let queued =
+            Queued { run: work.run_id, task: task.id, owner: task.agent_id, waits: work.waits() };
         Ok(Some((queued, work)))
     }
 }

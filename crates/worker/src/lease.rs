@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_boot::Outage;
-use orchestrator_engine::store::{StoreError, notices};
 use orchestrator_engine::store::queue::{Leased, Past, QueueView, Take};
+use orchestrator_engine::store::{StoreError, notices};
 use orchestrator_engine::streams::WORK;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -82,8 +82,10 @@ pub(crate) async fn run(worker: Arc<Worker>, stop: CancellationToken) {
         if (sleeps && !is_asleep) || (full_takes >= BUSY_AFTER && is_asleep) {
             match note_sleep(&worker, sleeps).await {
                 Ok(()) => is_asleep = sleeps,
-                Err(error) => tracing::debug!(error = &error as &dyn std::error::Error,
-                    "whoever adds runs by SQL does not know whether this worker sleeps"),
+                Err(error) => tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "whoever adds runs by SQL does not know whether this worker sleeps"
+                ),
             }
             if is_asleep {
                 continue; // look once more: before now, nobody would have notified

@@ -42,7 +42,9 @@ async fn in_time<T>(
     doing: &'static str,
     call: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
-    tokio::time::timeout(ANSWER_MAX, call).await.unwrap_or_else(|_| Err(StoreError::no_answer(doing)))
+    tokio::time::timeout(ANSWER_MAX, call)
+        .await
+        .unwrap_or_else(|_| Err(StoreError::no_answer(doing)))
 }
 
 /// What the parts of a worker share.

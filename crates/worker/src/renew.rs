@@ -7,9 +7,9 @@ use orchestrator_boot::Outage;
 use orchestrator_engine::store::{StoreError, queue};
 use tokio::time::Instant;
 
-use crate::{Worker, in_time};
 use crate::commit::Write;
 use crate::held::Why;
+use crate::{Worker, in_time};
 
 /// How often a hint may cause a renewal of its own: it may be about a run to be canceled.
 const HINTED_MIN: Duration = Duration::from_secs(1);

@@ -1,7 +1,7 @@
 //! What SQL says to processes that listen (`NOTIFY`). Hints, like those of Redis: nothing is lost with one.
 
-use sqlx::{PgConnection, PgPool};
 use sqlx::postgres::PgListener;
+use sqlx::{PgConnection, PgPool};
 
 use super::StoreError;
 use crate::id::ProcessId;

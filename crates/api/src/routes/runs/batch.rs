@@ -320,7 +320,8 @@ impl Against {
             [index] => match &self.tasks[*index] {
                 task if task.is_canceled => wrong("is canceled: it runs no more".to_owned()),
                 task if task.spec.merging().is_any() => wrong(
-                    "has singleton or debounce_seconds: start it by run_now, one at a time".to_owned(),
+                    "has singleton or debounce_seconds: start it by run_now, one at a time"
+                        .to_owned(),
                 ),
                 task => Ok(task),
             },

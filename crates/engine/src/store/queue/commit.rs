@@ -70,8 +70,7 @@ pub async fn finish<F: Borrow<Finished> + Sync>(
         finished.iter().map(|one| one.error.as_ref().map(sqlx::types::Json)).collect();
     let whole: Vec<_> = finished.iter().copied().map(whole_records).collect();
     let in_rows = finished.iter().zip(&whole).filter(|(_, whole)| whole.is_none());
-    let steps =
-        Steps::of(in_rows.map(|(one, _)| (one.lease.run_id, &one.records[..])));
+    let steps = Steps::of(in_rows.map(|(one, _)| (one.lease.run_id, &one.records[..])));
     let over: Vec<_> = over.iter().map(|token| token.0).collect();
     // One statement: the rows deleted decide which runs and which steps are written. The share lock
     // keeps the leases from being taken over until this is committed.

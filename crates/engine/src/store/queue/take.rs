@@ -121,8 +121,7 @@ impl QueueView {
         let began = Instant::now();
         self.takes += 1;
         let rewinds = self.rewind_at.is_none_or(|at| at <= began);
-        let discovers =
-            rewinds || self.discovered.is_none_or(|at| at + DISCOVER_EVERY <= began);
+        let discovers = rewinds || self.discovered.is_none_or(|at| at + DISCOVER_EVERY <= began);
         self.lanes.sort_by_key(|lane| (lane.priority, lane.served));
         self.may_hold_more = true;
         let (next_in, is_short) = self.ask(conn, how, rewinds, discovers).await?;
@@ -207,7 +206,8 @@ impl QueueView {
 
     /// How many of `wanted` go to runs that have waited too long.
     fn aged(&self, wanted: u16) -> i32 {
-        let one_priority = |lanes: &[Lane]| lanes.windows(2).all(|two| two[0].priority == two[1].priority);
+        let one_priority =
+            |lanes: &[Lane]| lanes.windows(2).all(|two| two[0].priority == two[1].priority);
         if one_priority(&self.lanes) {
             return 0; // the longest due go first anyway
         }
