@@ -195,27 +195,36 @@ async fn work(worker: Arc<Worker>, held: Arc<Held>, run: Leased, place: Place) {
     worker.ctx.metrics.worker().active.dec();
     let took = began.elapsed();
     drop(place.slot);
-    match write {
-        Some(write) => {
-            let (written, write) = worker.committer.write(write).await;
-            let Some(write) = write else { return };
-            if matches!(write, Write::Requeue(_)) {
-                worker.again.notify_one();
-            }
-            tell::ended(&worker, &subject, &write, written, took).await;
-            if written == Written::Done
-                && let Some(ended) = subject.ended(&write)
-            {
-                after::ended(&worker.ctx, &ended).await;
-            }
+    if let Some(write) = write {
+        let (written, write) = worker.committer.write(write).await;
+        if let Some(write) = write {
+            follow_up(&worker, &subject, &write, written, took).await;
         }
-        None => {
-            worker.holding.ended(&[held.lease]);
-            tell::lost(&worker.ctx, &subject);
-        }
+    } else {
+        worker.holding.ended(&[held.lease]);
+        tell::lost(&worker.ctx, &subject);
     }
     worker.holding.remove(held.lease);
     drop(place.unwritten);
+}
+
+/// What follows from a run's end, or its way back to the queue.
+async fn follow_up(
+    worker: &Worker,
+    subject: &tell::Subject,
+    write: &Write,
+    written: Written,
+    took: Duration,
+) {
+    if matches!(write, Write::Requeue(_)) {
+        worker.again.notify_one();
+    }
+    tell::ended(worker, subject, write, written, took).await;
+    if written == Written::Done
+        && let Some(ended) = subject.ended(write)
+    {
+        after::ended(&worker.ctx, &ended).await;
+    }
 }
 
 fn measure(worker: &Worker, leased: &[Leased]) {

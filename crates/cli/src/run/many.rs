@@ -111,7 +111,7 @@ async fn filter(
     put("status", what.status.map(|status| json!(status)));
     put("error_kind", what.error_kind.as_ref().map(|kind| json!(kind)));
     put("trigger", many.trigger.map(|trigger| json!(trigger)));
-    put("all", many.all.then(|| json!(true)));
+    put("all", many.all.then_some(json!(true)));
     if body.is_empty() {
         return Err(Failure::Usage(format!(
             "name a run, or say which runs to {}: --task, --status, --trigger, --from, --to, or --all",

@@ -76,6 +76,7 @@ fn id_at(at: DateTime<Utc>) -> uuid::Uuid {
 /// # Errors
 ///
 /// [`StoreError::Database`].
+#[expect(clippy::too_many_lines, reason = "one statement")]
 pub async fn matching(
     conn: &mut PgConnection,
     filter: &RunFilter,

@@ -207,7 +207,7 @@ pub async fn hold_called(
     named: &[(&str, Option<AgentId>)],
 ) -> Result<Vec<Result<Called, StoreError>>, StoreError> {
     let ids: Vec<_> = named.iter().map(|(text, _)| text.parse::<uuid::Uuid>().ok()).collect();
-    let names: Vec<_> = named.iter().map(|(text, _)| (*text).to_owned()).collect();
+    let called_by: Vec<_> = named.iter().map(|(text, _)| (*text).to_owned()).collect();
     let owners: Vec<_> = named.iter().map(|(_, owner)| owner.map(|owner| owner.0)).collect();
     // Ordered, so that two who hold several of the same tasks wait for each other in one direction.
     let rows = sqlx::query!(
@@ -233,7 +233,7 @@ pub async fn hold_called(
         for key share of t
         "#,
         &ids as &[Option<uuid::Uuid>],
-        &names,
+        &called_by,
         &owners as &[Option<uuid::Uuid>],
     )
     .fetch_all(conn)

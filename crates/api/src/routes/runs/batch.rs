@@ -163,11 +163,11 @@ impl Against {
         names.sort_unstable();
         names.dedup();
         let tasks = runnable::find(conn, &ids, &names, caller.sees()).await?;
-        let mut named: HashMap<String, Vec<usize>> = HashMap::new();
+        let mut by_reference: HashMap<String, Vec<usize>> = HashMap::new();
         for (index, task) in tasks.iter().enumerate() {
-            named.insert(task.id.to_string(), vec![index]);
+            by_reference.insert(task.id.to_string(), vec![index]);
             if let Some(name) = task.name.as_ref().filter(|_| !task.is_canceled) {
-                named.entry(name.clone()).or_default().push(index);
+                by_reference.entry(name.clone()).or_default().push(index);
             }
         }
         let catalogue = if new.iter().any(|one| one.payload.is_some()) {
@@ -175,7 +175,7 @@ impl Against {
         } else {
             Catalogue::default()
         };
-        Ok(Self { tasks, named, catalogue })
+        Ok(Self { tasks, named: by_reference, catalogue })
     }
 
     /// The runs to put into the queue, or everything that is wrong with them.

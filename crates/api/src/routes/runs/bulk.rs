@@ -89,6 +89,7 @@ pub(super) struct RetryRuns {
 }
 
 /// What was done with the runs that match.
+#[expect(clippy::struct_field_names, reason = "names of the wire")]
 #[derive(Debug, Default, Serialize, utoipa::ToSchema)]
 struct Done {
     /// How many were found, up to `limit`; in a dry run up to 100,000.

@@ -46,10 +46,10 @@ pub(super) async fn run_now(
     caller: Caller<RunsWrite>,
     sent: Sent<RunNow>,
 ) -> Result<Answer, Problem> {
-    if let Some(params) = &sent.body.params {
-        if let Some(problem) = too_much(params, "/params", api.options.data_max_bytes) {
-            return Err(Problem::invalid(vec![problem]));
-        }
+    if let Some(params) = &sent.body.params
+        && let Some(problem) = too_much(params, "/params", api.options.data_max_bytes)
+    {
+        return Err(Problem::invalid(vec![problem]));
     }
     if caller.idempotency_key.is_none() && caller.if_match.is_none() {
         let wish = Wish {

@@ -307,6 +307,7 @@ async fn read_rows(conn: &mut PgConnection, batch: &Batch) -> Result<Vec<Row>, S
 }
 
 /// A leased run as it stands in the queue.
+#[expect(clippy::struct_excessive_bools, reason = "columns of a query")]
 struct Row {
     run_id: RunId,
     agent_id: AgentId,
