@@ -26,7 +26,13 @@ struct Server {
 impl Server {
     async fn start(folder: &Path, postgres: bool, search_path: &str) -> Outcome<Self> {
         let place = Place::take(folder).map_err(|failure| failure.to_string())?;
-        let options = Options { postgres, redis: !postgres, throwaway: false, redis_databases: 1 };
+        let options = Options {
+            postgres,
+            redis: !postgres,
+            throwaway: false,
+            redis_databases: 1,
+            postgres_settings: Vec::new(),
+        };
         let pid_file = place.servers_dir.join(if postgres {
             "postgres/postmaster.pid"
         } else {
@@ -43,7 +49,7 @@ impl Server {
     }
 
     async fn start_again(&mut self) -> Outcome<()> {
-        let started = Servers::start(&self.place, self.options, &self.search_path).await;
+        let started = Servers::start(&self.place, self.options.clone(), &self.search_path).await;
         self.running = Some(started.map_err(|failure| failure.to_string())?);
         Ok(())
     }

@@ -203,6 +203,7 @@ async fn an_event_makes_no_run_of_a_singleton_that_has_not_ended_and_names_that_
     let app = merging(&json!({"singleton": true})).await;
     let tools = FakeTools::default().on("test.echo", |call| Ok(call.input.clone()));
     publish(&app, "mail.new", 1, None).await;
+    app.clock.advance(chrono::TimeDelta::milliseconds(1)); // ids tell the order, by milliseconds
     publish(&app, "mail.new", 2, None).await;
     let scheduler = app.start_scheduler();
     app.until(CONSUMED, 2).await;

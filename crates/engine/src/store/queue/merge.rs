@@ -64,11 +64,11 @@ pub async fn enqueue_trigger(
     if !made.deduplicated {
         sqlx::query!(
             "
-            update due_work set debounce_until = now() + make_interval(secs => $2)
+            update due_work set debounce_until = run_at + make_interval(secs => $2)
             where run_id = $1
             ",
             made.run_id.0,
-            seconds(debounce.most),
+            seconds(debounce.most.saturating_sub(debounce.window)),
         )
         .execute(conn)
         .await
