@@ -47,11 +47,12 @@ async fn main() -> Outcome<ExitCode> {
     let mut terminated = signal(SignalKind::terminate())?;
     let mut verdicts = Vec::new();
     for fault in FAULTS {
-        if !cli.fault.is_empty() && !cli.fault.iter().any(|name| name == fault.name) {
+        let is_named = cli.fault.iter().any(|name| name == fault.name);
+        if !cli.fault.is_empty() && !is_named {
             continue;
         }
-        if let Some(lack) = fault.lacks() {
-            println!("{:<20} left out: {lack}", fault.name);
+        if let Some(reason) = if is_named { fault.lacks() } else { fault.left_out() } {
+            println!("{:<20} left out: {reason}", fault.name);
             continue;
         }
         let folder = cli.output.join(fault.name);

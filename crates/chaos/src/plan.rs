@@ -17,6 +17,9 @@ pub struct Plan {
     pub outage: Duration,
     /// What chance is drawn from.
     pub seed: u64,
+    /// Keep the data of Postgres in memory where that can be done: what is tried is the end of
+    /// processes and not of power, and disks are what most of a short trial waits for.
+    pub in_memory: bool,
 }
 
 /// The length of a lease: `WORKER_LEASE_SECONDS`, the shortest that is allowed.
@@ -36,6 +39,7 @@ impl Plan {
             kills: 200,
             outage: Duration::from_secs(8),
             seed,
+            in_memory: false,
         }
     }
 
@@ -43,12 +47,13 @@ impl Plan {
     #[must_use]
     pub fn short() -> Self {
         Self {
-            runs: 40,
+            runs: 60,
             load: Duration::from_secs(4),
             rounds: 1,
             kills: 5,
             outage: Duration::from_secs(2),
             seed: 1,
+            in_memory: true,
         }
     }
 

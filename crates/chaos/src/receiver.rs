@@ -24,7 +24,7 @@ use uuid::Uuid;
 use crate::Outcome;
 
 /// How long an answer takes: long enough that a killed worker is often in the middle of one.
-const TAKES: Duration = Duration::from_millis(50);
+const TAKES: Duration = Duration::from_millis(100);
 
 /// Tasks whose name ends so see their first call of each step refused with 503.
 const FAILS_FIRST: &str = "-retried";

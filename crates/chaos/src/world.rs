@@ -54,7 +54,7 @@ pub struct World {
     pub services: Vec<Service>,
     /// Between the services and Postgres, when the stage has one.
     pub proxy: Option<Proxy>,
-    /// The small disk, when the stage has one.
+    /// The small disk in memory, when the stage has one or the plan wants it.
     pub disk: Option<SmallDisk>,
     /// Chance.
     pub rng: StdRng,
@@ -78,9 +78,11 @@ impl World {
             .prefix("orchestrator-chaos-")
             .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o711))
             .tempdir()?;
-        let disk = match stage {
-            Stage::SmallDisk => Some(SmallDisk::mount(&folder.path().join("disk"))?),
-            _ => None,
+        let mount = || SmallDisk::mount(&folder.path().join("disk"));
+        let disk = match (stage, plan.in_memory) {
+            (Stage::SmallDisk, _) => Some(mount()?),
+            (_, true) => mount().ok(),
+            (_, false) => None,
         };
         let env = Env::from_process();
         let path = env.raw("PATH").unwrap_or_default();
@@ -241,7 +243,7 @@ pub(crate) fn quiet_port() -> Outcome<u16> {
         .ok_or_else(|| "there is no free port between 20000 and 32000".into())
 }
 
-fn address(url: &str) -> Outcome<SocketAddr> {
+pub(crate) fn address(url: &str) -> Outcome<SocketAddr> {
     let host = url.rsplit('@').next().and_then(|rest| rest.split('/').next());
     Ok(host.ok_or("the database's URL names no host")?.parse()?)
 }
@@ -258,8 +260,13 @@ pub struct SmallDisk {
 }
 
 impl SmallDisk {
+    /// Whether one can be had here.
+    pub fn can_be_mounted() -> bool {
+        tempfile::tempdir().is_ok_and(|folder| Self::mount(&folder.path().join("disk")).is_ok())
+    }
+
     fn mount(folder: &Path) -> Outcome<Self> {
-        std::fs::create_dir(folder)?;
+        std::fs::create_dir_all(folder)?;
         let options = format!("size={SMALL_DISK_MIB}m,mode=711");
         let done = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &options, "orchestrator-chaos"])

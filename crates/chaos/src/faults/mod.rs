@@ -19,7 +19,7 @@ mod workers_paused;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
-use crate::world::{Stage, World};
+use crate::world::{SmallDisk, Stage, World};
 use crate::{Outcome, Plan};
 
 type Inject = for<'a> fn(&'a mut World, &'a Plan) -> BoxFuture<'a, Outcome<String>>;
@@ -32,6 +32,8 @@ pub struct Fault {
     pub about: &'static str,
     /// What it needs around it.
     pub stage: Stage,
+    /// Why it is done only when it is named: what is not promised yet.
+    pub unpromised: Option<&'static str>,
     inject: Inject,
 }
 
@@ -41,72 +43,84 @@ pub const FAULTS: &[Fault] = &[
         name: "workers-killed",
         about: "SIGKILL of workers at random",
         stage: Stage::Plain,
+        unpromised: None,
         inject: |world, plan| workers_killed::inject(world, plan).boxed(),
     },
     Fault {
         name: "workers-paused",
         about: "SIGSTOP of workers past their lease, then SIGCONT",
         stage: Stage::Plain,
+        unpromised: None,
         inject: |world, plan| workers_paused::inject(world, plan).boxed(),
     },
     Fault {
         name: "postgres-restarted",
         about: "Postgres stopped with `-m immediate`",
         stage: Stage::Plain,
+        unpromised: None,
         inject: |world, plan| postgres_restarted::inject(world, plan).boxed(),
     },
     Fault {
         name: "sessions-terminated",
         about: "`pg_terminate_backend` at random",
         stage: Stage::Plain,
+        unpromised: None,
         inject: |world, plan| sessions_terminated::inject(world, plan).boxed(),
     },
     Fault {
         name: "connections-refused",
         about: "Postgres at `max_connections`",
         stage: Stage::Plain,
+        unpromised: None,
         inject: |world, plan| connections_refused::inject(world, plan).boxed(),
     },
     Fault {
         name: "redis-lost",
         about: "Redis killed, emptied, flushed",
         stage: Stage::Plain,
+        unpromised: None,
         inject: |world, plan| redis_lost::inject(world, plan).boxed(),
     },
     Fault {
         name: "network-cut",
         about: "network to Postgres: connections closed, then silent for a while",
         stage: Stage::BehindProxy,
+        unpromised: None,
         inject: |world, plan| network_cut::inject(world, plan).boxed(),
     },
     Fault {
         name: "network-slow",
         about: "network to Postgres: 50 ms more in each direction",
         stage: Stage::BehindProxy,
+        unpromised: None,
         inject: |world, plan| network_slow::inject(world, plan).boxed(),
     },
     Fault {
         name: "network-lost",
         about: "network to Postgres: open connections silent for ever",
         stage: Stage::BehindProxy,
+        unpromised: Some("a write on a connection that falls silent is waited for without a limit"),
         inject: |world, plan| network_lost::inject(world, plan).boxed(),
     },
     Fault {
         name: "disk-full",
         about: "no room on the disk of Postgres",
         stage: Stage::SmallDisk,
+        unpromised: None,
         inject: |world, plan| disk_full::inject(world, plan).boxed(),
     },
     Fault {
         name: "clock-off",
         about: "clocks of two workers an hour ahead and an hour behind",
         stage: Stage::Plain,
+        unpromised: None,
         inject: |world, plan| clock_off::inject(world, plan).boxed(),
     },
     Fault {
         name: "rolling-restart",
         about: "SIGTERM and a new process for each process in turn",
         stage: Stage::Plain,
+        unpromised: None,
         inject: |world, plan| rolling_restart::inject(world, plan).boxed(),
     },
 ];
@@ -118,11 +132,19 @@ impl Fault {
         FAULTS.iter().find(|fault| fault.name == name)
     }
 
-    /// What this machine lacks for it, as a reason to leave it out.
+    /// Why it is left out unless it is named: it is not promised yet, or this machine lacks something.
+    #[must_use]
+    pub fn left_out(&self) -> Option<&'static str> {
+        self.unpromised.or_else(|| self.lacks())
+    }
+
+    /// What this machine lacks for it.
     #[must_use]
     pub fn lacks(&self) -> Option<&'static str> {
-        if self.stage == Stage::SmallDisk && !rustix::process::geteuid().is_root() {
-            return Some("only root can mount a small disk");
+        if self.stage == Stage::SmallDisk && !SmallDisk::can_be_mounted() {
+            return Some(
+                "no small disk can be mounted (only root can, and not in every container)",
+            );
         }
         if self.name == "clock-off" && clock_off::library().is_none() {
             return Some("libfaketime is not installed (Debian: apt-get install faketime)");

@@ -8,8 +8,8 @@ use orchestrator_chaos::{Plan, trial};
 /// Holds a short trial of the fault.
 async fn breaks_no_promise(name: &str) {
     let fault = Fault::named(name).expect("there is such a fault");
-    if let Some(lack) = fault.lacks() {
-        eprintln!("{name} is left out: {lack}");
+    if let Some(reason) = fault.left_out() {
+        eprintln!("{name} is left out: {reason}");
         return;
     }
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("chaos").join(name);
