@@ -162,7 +162,7 @@ async fn many_who_let_in_at_once_let_in_no_more_than_the_limit() {
 async fn a_run_whose_time_has_not_come_takes_no_place() {
     let app = TestApp::at(NOW).await;
     let task = keyed(&app, 1).await;
-    add(&app, task, 1, Duration::from_secs(3600)).await;
+    add(&app, task, 1, Duration::from_hours(1)).await;
     let due = add(&app, task, 1, Duration::ZERO).await;
 
     assert_eq!(admit(&app).await, 1);
@@ -183,7 +183,7 @@ async fn a_run_keeps_its_place_between_its_attempts_and_gets_in_line_when_retrie
     let app = TestApp::at(NOW).await;
     let tools = FakeTools::default().on("test.fail", |call| {
         let tool = call.address.clone();
-        let retry_after = Some(Duration::from_secs(3600));
+        let retry_after = Some(Duration::from_hours(1));
         Err(ToolError::Busy { tool, reason: "not now".to_owned(), retry_after })
     });
     let mut declared = task("manual", "", &json!([{"id": "one", "uses": "test.fail"}]));
