@@ -6,7 +6,7 @@ use std::time::Duration;
 use orchestrator_engine::config::{Database, Service};
 use orchestrator_engine::store;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
-use sqlx::{ConnectOptions as _, Connection as _};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
 use tracing::log::LevelFilter;
 
 use crate::BoxError;
@@ -20,6 +20,14 @@ const TRY_MAX: Duration = Duration::from_secs(5);
 
 /// How long a query waits for a free connection.
 const ACQUIRE_MAX: Duration = Duration::from_secs(10);
+
+/// How long a connection that was idle may take to say that it is there, before another is taken.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
+
+/// How long a transaction may wait for us. None of ours waits for anything but the database, so whoever
+/// takes longer is stopped, frozen or cut off; Postgres then ends its session, and with it the locks
+/// that others wait for. A process that comes back finds a broken connection, and tries again.
+const SILENT_MAX: Duration = Duration::from_secs(5);
 
 /// Statements prepared and kept per connection; there are fewer distinct ones in the program.
 const STATEMENTS_KEPT: usize = 256;
@@ -35,7 +43,23 @@ pub fn pool(settings: &Database, service: Service) -> Result<PgPool, BoxError> {
         .max_connections(settings.max_connections)
         .min_connections(1)
         .acquire_timeout(ACQUIRE_MAX)
+        .after_connect(|connection, _| Box::pin(end_silence(connection)))
+        // In place of the driver's own question, which waits without a limit.
+        .test_before_acquire(false)
+        .before_acquire(|connection, _| Box::pin(answers(connection)))
         .connect_lazy_with(options))
+}
+
+/// Makes Postgres end the session when it is silent in a transaction.
+async fn end_silence(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let statement = format!("set idle_in_transaction_session_timeout = {}", SILENT_MAX.as_millis());
+    connection.execute(sqlx::AssertSqlSafe(statement)).await?;
+    Ok(())
+}
+
+/// Whether the connection answers soon. One that a network has forgotten never does, and never ends.
+async fn answers(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    Ok(tokio::time::timeout(ANSWER_MAX, connection.ping()).await.is_ok_and(|answer| answer.is_ok()))
 }
 
 fn options(settings: &Database, service: Service) -> Result<PgConnectOptions, sqlx::Error> {
