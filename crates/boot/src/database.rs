@@ -24,16 +24,16 @@ const ACQUIRE_MAX: Duration = Duration::from_secs(10);
 /// A connection that was used a moment ago is taken to be good; one that has idled longer is asked.
 const TESTED_AFTER: Duration = Duration::from_secs(1);
 
-/// How long a connection may take to say that it is good: one that a fail-over or a firewall forgot
-/// never answers.
-const PING_MAX: Duration = Duration::from_secs(1);
+/// How long a connection that was idle may take to say that it is there, before another is taken.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
+
+/// How long a transaction may wait for us. None of ours waits for anything but the database, so whoever
+/// takes longer is stopped, frozen or cut off; Postgres then ends its session, and with it the locks
+/// that others wait for. A process that comes back finds a broken connection, and tries again.
+const SILENT_MAX: Duration = Duration::from_secs(5);
 
 /// Statements prepared and kept per connection; there are fewer distinct ones in the program.
 const STATEMENTS_KEPT: usize = 256;
-
-/// A process that stops in the middle of a transaction (stopped, or cut off) must not keep others from
-/// what it locked.
-const GIVE_UP_STALLED: &str = "set idle_in_transaction_session_timeout = '10s'";
 
 /// A pool that connects when it is first used. `service` shows in `pg_stat_activity`.
 ///
@@ -46,20 +46,27 @@ pub fn pool(settings: &Database, service: Service) -> Result<PgPool, BoxError> {
         .max_connections(settings.max_connections)
         .min_connections(1)
         .acquire_timeout(ACQUIRE_MAX)
+        .after_connect(|connection, _| Box::pin(end_silence(connection)))
+        // In place of the driver's own question, which waits without a limit.
         .test_before_acquire(false)
         .before_acquire(|connection, meta| {
             Box::pin(async move {
-                if meta.idle_for <= TESTED_AFTER {
-                    return Ok(true);
-                }
-                let answer = tokio::time::timeout(PING_MAX, connection.ping()).await;
-                Ok(matches!(answer, Ok(Ok(()))))
+                if meta.idle_for <= TESTED_AFTER { Ok(true) } else { answers(connection).await }
             })
         })
-        .after_connect(|connection, _| {
-            Box::pin(async move { connection.execute(GIVE_UP_STALLED).await.map(drop) })
-        })
         .connect_lazy_with(options))
+}
+
+/// Makes Postgres end the session when it is silent in a transaction.
+async fn end_silence(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let statement = format!("set idle_in_transaction_session_timeout = {}", SILENT_MAX.as_millis());
+    connection.execute(sqlx::AssertSqlSafe(statement)).await?;
+    Ok(())
+}
+
+/// Whether the connection answers soon. One that a network has forgotten never does, and never ends.
+async fn answers(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    Ok(tokio::time::timeout(ANSWER_MAX, connection.ping()).await.is_ok_and(|answer| answer.is_ok()))
 }
 
 fn options(settings: &Database, service: Service) -> Result<PgConnectOptions, sqlx::Error> {

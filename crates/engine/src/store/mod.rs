@@ -92,9 +92,10 @@ impl StoreError {
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed => true,
             // Classes 08 connection, 40 rollback (deadlock, serialisation), 53 resources, 57 operator
-            // intervention (shutdown, restart), 58 system (disk): PostgreSQL manual, appendix A.
+            // intervention (shutdown, restart), 58 system (disk); 25P03: the session was silent in a
+            // transaction for too long, because this process stood still. PostgreSQL manual, appendix A.
             sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-                ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
+                ["08", "25P03", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
             }),
             _ => false,
         }

@@ -32,8 +32,7 @@ async fn runs_that_no_worker_takes_end_as_expired_and_watchers_are_told() {
     let mut conn = app.servers.pool.acquire().await.unwrap();
     queue::enqueue_many(&mut conn, work).await.unwrap();
     let later =
-        add(&app, NewWork { expires_after: Some(Duration::from_hours(1)), ..app.work(None) })
-            .await;
+        add(&app, NewWork { expires_after: Some(Duration::from_hours(1)), ..app.work(None) }).await;
 
     let scheduler = app.start_scheduler();
     app.until("select count(*) from run where status = 'expired'", 1_200).await;

@@ -216,3 +216,24 @@ async fn a_run_keeps_its_place_between_its_attempts_and_gets_in_line_when_retrie
     let free = run::get(&mut conn, second, None).await.unwrap().waits_for;
     assert_eq!((held, free), (Some(queue::Held::Concurrency), None));
 }
+
+/// A worker that is stopped (SIGSTOP, a frozen machine) in the middle of a transaction says nothing
+/// more, and its connection stays open.
+#[tokio::test]
+async fn a_worker_that_stands_still_while_it_lets_runs_in_keeps_no_other_from_it() {
+    let app = TestApp::at(NOW).await;
+    let task = keyed(&app, 1).await;
+    let mut work = app.work(Some(task));
+    work.concurrency = Some(("door".to_owned(), 1));
+    let mut conn = app.servers.pool.acquire().await.expect("the database answers");
+    queue::enqueue(&mut conn, work).await.expect("the database answers");
+    let (still, other) = (app.context(Service::Worker), app.context(Service::Worker));
+
+    let mut begun = still.pool.begin().await.expect("the database answers");
+    queue::admit_key(&mut begun, app.agent, "door").await.expect("the database answers");
+    let door = [(app.agent, "door".to_owned())];
+    let admitted = queue::admit_keys(&other.pool, &door).await.expect("nobody holds the key");
+
+    assert_eq!(admitted.begun, 1);
+    begun.commit().await.expect_err("its session was ended");
+}
