@@ -232,10 +232,14 @@ fn measure(worker: &Worker, leased: &[Leased]) {
     #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
     metrics.lease_batch.observe(leased.len() as f64);
     for run in leased {
-        metrics.pickup_seconds.observe(run.waited.as_secs_f64());
-        if run.past == Past::Lapsed {
-            tracing::warn!(run.id = %run.lease.run_id, attempt = run.info.attempt,
-                "a run is taken over: its worker was lost");
+        match run.past {
+            Past::Fresh => metrics.pickup_seconds.observe(run.waited.as_secs_f64()),
+            Past::Returned => {}
+            Past::Lapsed => {
+                metrics.leases_reclaimed.inc();
+                tracing::warn!(run.id = %run.lease.run_id, attempt = run.info.attempt,
+                    "a run is taken over: its worker was lost");
+            }
         }
     }
 }

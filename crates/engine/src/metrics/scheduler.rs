@@ -36,8 +36,6 @@ pub struct SchedulerMetrics {
     pub oldest_due_seconds: Gauge,
     /// Seconds from the newest event consumed to the newest event there is.
     pub event_lag_seconds: Gauge,
-    /// Leases that ran out and were taken back.
-    pub leases_reclaimed: IntCounter,
     /// Rows that break an invariant, by `invariant`. Anything but 0 is a fault of ours. The
     /// scheduler sets every one of them from the list of queries, so all are there from its first look.
     pub invariant_violations: IntGaugeVec,
@@ -93,10 +91,6 @@ impl SchedulerMetrics {
             event_lag_seconds: make.seconds_gauge(
                 "orchestrator_event_lag_seconds",
                 "Seconds from the newest event consumed to the newest event there is.",
-            )?,
-            leases_reclaimed: make.counter(
-                "orchestrator_leases_reclaimed_total",
-                "Leases that ran out and were taken back.",
             )?,
             invariant_violations: make.gauges(
                 "orchestrator_invariant_violations",

@@ -62,6 +62,8 @@ pub struct WorkerMetrics {
     pub stale_tokens: IntCounter,
     /// Leases returned at a graceful stop.
     pub leases_returned: IntCounter,
+    /// Runs taken over from a worker whose lease ran out.
+    pub leases_reclaimed: IntCounter,
     /// Tokens that language models charged, by `kind`: input, output.
     pub llm_tokens: IntCounterVec,
 }
@@ -117,6 +119,10 @@ impl WorkerMetrics {
             leases_returned: make.counter(
                 "orchestrator_worker_leases_returned_total",
                 "Leases returned at a graceful stop.",
+            )?,
+            leases_reclaimed: make.counter(
+                "orchestrator_leases_reclaimed_total",
+                "Runs taken over from a worker whose lease ran out.",
             )?,
             llm_tokens: make.counters(
                 "orchestrator_llm_tokens_total",

@@ -29,6 +29,9 @@ const DUTIES: &[(&str, Duration, Duty)] = &[
 
 /// Does the chores until `stop`, each at its start and then again and again.
 pub async fn run(ctx: Context, stop: CancellationToken) {
+    for (name, _, _) in DUTIES {
+        ctx.metrics.scheduler().upkeep_errors.with_label_values(&[*name]);
+    }
     let chores = DUTIES.iter().map(|(name, every, duty)| repeat(&ctx, name, *every, *duty));
     tokio::select! {
         () = stop.cancelled() => {}
