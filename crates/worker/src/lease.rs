@@ -149,7 +149,7 @@ impl Room {
 async fn take(
     worker: &Arc<Worker>,
     view: &mut QueueView,
-    mut places: Vec<Place>,
+    places: Vec<Place>,
     going: &mut JoinSet<()>,
 ) -> Result<Option<Duration>, StoreError> {
     let ctx = &worker.ctx;
@@ -177,10 +177,10 @@ async fn take(
         Some(taken.next_in.unwrap_or(longest).clamp(POLL_MIN, longest))
     };
     tell::started(worker, &leased);
-    for run in leased {
-        let Some(place) = places.pop() else { break }; // never: no more were asked for
-        let held = worker.holding.add(run.lease);
-        worker.busy.notify_one();
+    // All of the batch are held before the first begins: a lease whose held runs are over is ended.
+    let held: Vec<_> = leased.iter().map(|run| worker.holding.add(run.lease)).collect();
+    worker.busy.notify_one();
+    for ((run, held), place) in leased.into_iter().zip(held).zip(places) {
         going.spawn(work(Arc::clone(worker), held, run, place));
     }
     Ok(pause)
