@@ -66,7 +66,11 @@ create function take_due(
     out next_in float8,               -- seconds until more may be taken; null: not known or never
     out live_tokens bigint[], out low_token bigint, out rewound_to bigint,
     out lane_agents uuid[], out lane_priorities smallint[], out lane_since timestamptz[]
-) language plpgsql as $$
+) language plpgsql
+-- One plan for ever, by the indexes: to plan anew costs more than to do it, and a plan made while the
+-- queue was empty must do when it is not.
+set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set jit = off
+as $$
 declare
     margin constant interval := '250 milliseconds'; -- transactions that commit so late are still seen
     busy uuid[];
