@@ -160,7 +160,7 @@ begin
                 select w.run_id, w.run_at from due_work w
                 where w.held is null and w.agent_id = l.agent and w.priority = l.priority
                   and w.run_at >= l.since and w.run_at <= leased_at - make_interval(secs => p_ageing)
-                  and w.run_id <> all (busy)
+                  and w.run_id not in (select b from unnest(busy) as b) -- hashed, unlike <> all (busy)
                 order by w.run_at limit least(p_aged, p_wanted)
             ) as c
             order by c.run_at limit least(p_aged, p_wanted)
@@ -182,7 +182,7 @@ begin
                 left join lateral (
                     select w.run_id, w.run_at from due_work w
                     where w.held is null and w.agent_id = l.agent and w.priority = l.priority
-                      and w.run_at >= l.since and w.run_at <= leased_at and w.run_id <> all (busy)
+                      and w.run_at >= l.since and w.run_at <= leased_at and w.run_id not in (select b from unnest(busy) as b)
                     order by w.run_at limit quota
                 ) as f on true
                 where l.priority = level
