@@ -1,6 +1,6 @@
 //! Metrics of the scheduler.
 
-use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use prometheus::{Gauge, Histogram, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use super::Maker;
 use crate::task::ScheduleKind;
