@@ -101,7 +101,7 @@ pub struct Figures {
     pub stale: usize,
     /// Steps that were called more often than their records explain and once more.
     pub called_too_often: usize,
-    /// The most runs of the concurrency key that had a call on at once; at most [`KEY_LIMIT`].
+    /// The most runs of the concurrency key that had a call on at once; at most `KEY_LIMIT`.
     pub key_at_once: usize,
     /// The most runs of a task whose runs go one at a time that had a call on at once; at most 1.
     pub serial_at_once: usize,

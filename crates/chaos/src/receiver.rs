@@ -1,7 +1,7 @@
 //! The tool that the steps of all runs call: an HTTP server that notes every call by itself, and
 //! knows nothing of the product but the `Idempotency-Key`.
 //!
-//! `POST /<task>` is answered after [`TAKES`] with the attempt that called. A call whose caller
+//! `POST /<task>` is answered after `TAKES` with the attempt that called. A call whose caller
 //! closes the connection before is noted as cut off, with the time at which it was.
 
 use std::collections::HashMap;
