@@ -307,3 +307,19 @@ impl io::Write for Room {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_may_be_as_large_as_its_room_and_no_larger() {
+        let fits = |bytes: usize| {
+            let text = Value::String("x".repeat(bytes - 2));
+            serde_json::to_writer(Room(OUTPUT_MAX_BYTES), &text).is_ok()
+        };
+
+        assert!(fits(OUTPUT_MAX_BYTES));
+        assert!(!fits(OUTPUT_MAX_BYTES + 1));
+    }
+}

@@ -41,13 +41,11 @@ async fn answers_come_as_structure_as_text_or_as_errors() {
     let doubled = ask(&tools, "odd.double", json!({"number": 21})).await.unwrap();
     let said = ask(&tools, "odd.say", json!({"text": "[1, 2]"})).await.unwrap();
     let failed = ask(&tools, "odd.fail", json!({})).await.unwrap_err();
-    let large = ask(&tools, "odd.many", json!({"count": 17_000_000})).await.unwrap_err();
 
     assert_eq!(doubled, json!({"result": 42}));
     assert_eq!((&said["text"], &said["json"]), (&json!("[1, 2]"), &json!([1, 2])));
     assert!(matches!(failed, ToolError::Refused { .. }), "{failed}");
     assert!(failed.to_string().contains("the cat is on the keyboard"), "{failed}");
-    assert!(large.to_string().contains("larger than 16777216 bytes"), "{large}");
     tools.stop().await;
 }
 
