@@ -1,5 +1,5 @@
-//! Every process is told to end and replaced, one after the other, again and again: what a deployment
-//! does.
+//! Every process is told to end and replaced, one after the other when the one before is ready, again
+//! and again: what a deployment does.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub(super) async fn inject(world: &mut World, plan: &Plan) -> Outcome<String> {
             service.restart_with(Vec::new()).await?;
             tokio::time::sleep(BETWEEN).await;
         }
-        tokio::time::sleep(plan.between_rounds(BETWEEN * 16)).await;
+        tokio::time::sleep(plan.between_rounds(BETWEEN * 20)).await;
     }
     Ok(format!("{} rounds of {} processes", plan.rounds, world.services.len()))
 }
