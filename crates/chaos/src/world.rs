@@ -1,8 +1,10 @@
 //! Everything of one trial: the servers, the services, what they call, and who calls them.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use orchestrator_engine::config::Env;
 use orchestrator_engine::id;
@@ -209,12 +211,17 @@ async fn note_finishes(pool: &PgPool) -> Outcome<()> {
 }
 
 /// A port that is free and that the system gives to nobody by itself: a server that comes back finds
-/// it free, and who knocks meanwhile does not connect to itself.
+/// it free, and who knocks meanwhile does not connect to itself. No port is given twice: trials may be
+/// held side by side.
 pub(crate) fn quiet_port() -> Outcome<u16> {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     let mut rng = id::rng();
     (0..100)
         .map(|_| rng.random_range(20_000..32_000))
-        .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .find(|port| {
+            std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()
+                && GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(*port)
+        })
         .ok_or_else(|| "there is no free port between 20000 and 32000".into())
 }
 
