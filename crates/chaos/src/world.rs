@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
+use chrono::{DateTime, Utc};
+use orchestrator_engine::clock::{Clock as _, SystemClock};
 use orchestrator_engine::config::Env;
 use orchestrator_engine::id;
 use orchestrator_engine::store;
@@ -17,7 +19,7 @@ use tempfile::TempDir;
 
 use crate::load::{Door, KEY};
 use crate::plan::LEASE;
-use crate::proxy::Proxy;
+use crate::proxy::{Mode, Proxy};
 use crate::receiver::Receiver;
 use crate::servers::{Postgres, Redis};
 use crate::services::Service;
@@ -48,7 +50,7 @@ pub struct World {
     /// The place of the first worker among them.
     workers_from: usize,
     /// Between the services and Postgres, when the stage has one.
-    pub proxy: Option<Proxy>,
+    proxy: Option<Proxy>,
     /// The small disk in memory, when the stage has one or the plan wants it.
     pub disk: Option<SmallDisk>,
     /// Chance.
@@ -57,6 +59,8 @@ pub struct World {
     pub receiver: Receiver,
     /// The way in.
     pub door: Door,
+    /// When a harm was made good again, each time.
+    pub made_good: Vec<DateTime<Utc>>,
     /// Straight to the database, past the proxy: to look, never to touch.
     pub pool: PgPool,
     _folder: TempDir,
@@ -119,6 +123,7 @@ impl World {
             rng,
             receiver,
             door,
+            made_good: Vec::new(),
             pool,
             _folder: folder,
         };
@@ -126,6 +131,22 @@ impl World {
             service.ready().await?;
         }
         Ok(world)
+    }
+
+    /// Notes that a harm has just been made good: from here on it is counted how long the services
+    /// take to be back.
+    pub fn note_made_good(&mut self) {
+        self.made_good.push(SystemClock.now());
+    }
+
+    /// Changes how the network to Postgres is.
+    ///
+    /// # Errors
+    ///
+    /// When the stage has no proxy.
+    pub fn set_network(&self, mode: Mode) -> Outcome<()> {
+        self.proxy.as_ref().ok_or("there is no proxy")?.set(mode);
+        Ok(())
     }
 
     /// The workers.

@@ -14,7 +14,10 @@ const PAST: Duration = Duration::from_secs(3);
 
 pub(super) async fn inject(world: &mut World, plan: &Plan) -> Outcome<String> {
     let count = world.workers().len() / 2;
-    for _ in 0..plan.rounds {
+    for round in 0..plan.rounds {
+        if round > 0 {
+            tokio::time::sleep(plan.between_rounds(LEASE + PAST)).await;
+        }
         let workers = world.workers().len();
         let first = world.rng.random_range(0..workers);
         let chosen: Vec<usize> = (first..first + count).map(|number| number % workers).collect();
@@ -25,7 +28,7 @@ pub(super) async fn inject(world: &mut World, plan: &Plan) -> Outcome<String> {
         for number in &chosen {
             world.workers()[*number].signal(Signal::CONT)?;
         }
-        tokio::time::sleep(plan.between_rounds(LEASE + PAST)).await;
+        world.note_made_good();
     }
     let (all, seconds) = (world.workers().len(), (LEASE + PAST).as_secs());
     Ok(format!("{count} of {all} workers, {} times for {seconds} s", plan.rounds))
