@@ -203,4 +203,4 @@ bench-peers: bench-build ## Measure pg-boss and graphile-worker beside us (about
 .PHONY: chaos
 chaos: deps ## Break everything under load, 10,000 runs a fault (about 20 min; ARGS='--fault redis-lost'; root and faketime for all)
 	cargo build --release --locked -p orchestrator-api -p orchestrator-scheduler -p orchestrator-worker -p orchestrator-chaos
-	@$(TARGET)/release/orchestrator-chaos --output $(TARGET)/chaos $(if $(ARGS),$(ARGS),--table docs/reliability.md)
+	@$(TARGET)/release/orchestrator-chaos --output $(TARGET)/chaos $(or $(ARGS),--table docs/reliability.md)

@@ -17,6 +17,8 @@ pub struct Plan {
     pub outage: Duration,
     /// What chance is drawn from.
     pub seed: u64,
+    /// How many processes there are of the API, the scheduler and the worker.
+    pub processes: [usize; 3],
     /// Keep the data of Postgres in memory where that can be done: what is tried is the end of
     /// processes and not of power, and disks are what most of a short trial waits for.
     pub in_memory: bool,
@@ -39,6 +41,7 @@ impl Plan {
             kills: 200,
             outage: Duration::from_secs(8),
             seed,
+            processes: [2, 2, 4],
             in_memory: false,
         }
     }
@@ -53,6 +56,7 @@ impl Plan {
             kills: 5,
             outage: Duration::from_secs(2),
             seed: 1,
+            processes: [1, 1, 3],
             in_memory: true,
         }
     }

@@ -9,14 +9,23 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
 use crate::Outcome;
+use crate::world::quiet_port;
 
 /// How long a service may take to end after SIGTERM (`STOP_MAX` of the services, and a little).
 const END_MAX: Duration = Duration::from_secs(45);
+
+/// How long a service may take to be ready.
+const READY_WITHIN: Duration = Duration::from_mins(1);
+
+/// How often it is asked.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// One service; its process is replaced in place.
 pub struct Service {
     /// What it is called here: `worker-2`.
     pub name: String,
+    /// The port at which it tells of its health.
+    port: u16,
     program: PathBuf,
     env: Vec<(String, String)>,
     /// Further variables of the present process only.
@@ -26,8 +35,8 @@ pub struct Service {
 }
 
 impl Service {
-    /// The service `name`, of the program `orchestrator-<kind>`; not started yet. Its words go to
-    /// `<logs>/<name>.log`.
+    /// The service `<kind>-<number>`, of the program `orchestrator-<kind>`, with `settings` and a port of
+    /// its own; not started yet. Its words go to `<logs>/<name>.log`.
     ///
     /// # Errors
     ///
@@ -35,13 +44,17 @@ impl Service {
     pub fn new(
         kind: &str,
         number: usize,
-        env: Vec<(String, String)>,
+        settings: &[(String, String)],
         logs: &Path,
     ) -> Outcome<Self> {
+        let port = quiet_port()?;
+        let mut env = settings.to_vec();
+        let port_name = if kind == "api" { "API_PORT" } else { "METRICS_PORT" };
+        env.push((port_name.to_owned(), port.to_string()));
         let name = format!("{kind}-{number}");
         let log = logs.join(format!("{name}.log"));
         let program = program(&format!("orchestrator-{kind}"))?;
-        Ok(Self { name, program, env, extra: Vec::new(), log, child: None })
+        Ok(Self { name, port, program, env, extra: Vec::new(), log, child: None })
     }
 
     /// Starts a process.
@@ -86,15 +99,38 @@ impl Service {
         self.start()
     }
 
-    /// SIGTERM, then a new process with `extra` variables in its environment.
+    /// SIGTERM, then a new process with `extra` variables in its environment; returns when it is ready.
     ///
     /// # Errors
     ///
-    /// When it does not end, or ends with a complaint.
+    /// When it does not end, or ends with a complaint, or does not become ready.
     pub async fn restart_with(&mut self, extra: Vec<(String, String)>) -> Outcome<()> {
         self.stop().await?;
         self.extra = extra;
-        self.start()
+        self.start()?;
+        self.ready().await
+    }
+
+    /// Where it answers.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Waits until it says of itself that it is ready.
+    ///
+    /// # Errors
+    ///
+    /// When that takes longer than a minute.
+    pub async fn ready(&self) -> Outcome<()> {
+        let url = format!("{}/health/ready", self.url());
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        let answers = async {
+            while !client.get(&url).send().await.is_ok_and(|answer| answer.status().is_success()) {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        let waited = tokio::time::timeout(READY_WITHIN, answers).await;
+        waited.map_err(|_| format!("{} is not ready; see {}", self.name, self.log.display()).into())
     }
 
     /// SIGTERM, and waits until it has ended well.

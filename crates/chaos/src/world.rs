@@ -1,10 +1,13 @@
 //! Everything of one trial: the servers, the services, what they call, and who calls them.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
 
+use chrono::{DateTime, Utc};
+use orchestrator_engine::clock::{Clock as _, SystemClock};
 use orchestrator_engine::config::Env;
 use orchestrator_engine::id;
 use orchestrator_engine::store;
@@ -16,19 +19,11 @@ use tempfile::TempDir;
 
 use crate::load::{Door, KEY};
 use crate::plan::LEASE;
-use crate::proxy::Proxy;
+use crate::proxy::{Mode, Proxy};
 use crate::receiver::Receiver;
 use crate::servers::{Postgres, Redis};
 use crate::services::Service;
 use crate::{Outcome, Plan};
-
-/// How many processes of each service there are.
-const APIS: usize = 2;
-const SCHEDULERS: usize = 2;
-const WORKERS: usize = 4;
-
-/// How long the services may take to be there.
-const READY_WITHIN: Duration = Duration::from_mins(1);
 
 /// The room for Postgres on the disk that is filled, in MiB.
 const SMALL_DISK_MIB: u32 = 700;
@@ -52,8 +47,10 @@ pub struct World {
     pub redis: Redis,
     /// All processes: APIs, schedulers, workers, in this order.
     pub services: Vec<Service>,
+    /// The place of the first worker among them.
+    workers_from: usize,
     /// Between the services and Postgres, when the stage has one.
-    pub proxy: Option<Proxy>,
+    proxy: Option<Proxy>,
     /// The small disk in memory, when the stage has one or the plan wants it.
     pub disk: Option<SmallDisk>,
     /// Chance.
@@ -62,6 +59,8 @@ pub struct World {
     pub receiver: Receiver,
     /// The way in.
     pub door: Door,
+    /// When a harm was made good again, each time.
+    pub made_good: Vec<DateTime<Utc>>,
     /// Straight to the database, past the proxy: to look, never to touch.
     pub pool: PgPool,
     _folder: TempDir,
@@ -106,10 +105,10 @@ impl World {
             database_url = with_address(&database_url, before.address)?;
             proxy = Some(before);
         }
-        let ports: Vec<u16> = (0..APIS).map(|_| quiet_port()).collect::<Outcome<_>>()?;
-        let door = Door::to(ports.iter().map(|port| format!("http://127.0.0.1:{port}")).collect())?;
         let settings = settings(database_url, redis.url(), receiver.address);
-        let mut services = services(&settings, &ports, logs)?;
+        let mut services = services(&settings, plan, logs)?;
+        let apis = services.iter().take(plan.processes[0]).map(Service::url).collect();
+        let door = Door::to(apis)?;
         for service in &mut services {
             service.start()?;
         }
@@ -118,42 +117,47 @@ impl World {
             postgres,
             redis,
             services,
+            workers_from: plan.processes[0] + plan.processes[1],
             proxy,
             disk,
             rng,
             receiver,
             door,
+            made_good: Vec::new(),
             pool,
             _folder: folder,
         };
-        tokio::time::timeout(READY_WITHIN, world.all_ready()).await.map_err(|_| {
-            format!("the services were not ready in time; see {}", logs.display())
-        })??;
+        for service in &world.services {
+            service.ready().await?;
+        }
         Ok(world)
     }
 
-    /// Waits until every process has said that it is alive.
-    async fn all_ready(&self) -> Outcome<()> {
-        let all = i64::try_from(self.services.len())?;
-        while sqlx::query_scalar::<_, i64>("select count(*) from process")
-            .fetch_one(&self.pool)
-            .await?
-            < all
-        {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        self.door.get("/health/ready").await?;
+    /// Notes that a harm has just been made good: from here on it is counted how long the services
+    /// take to be back.
+    pub fn note_made_good(&mut self) {
+        self.made_good.push(SystemClock.now());
+    }
+
+    /// Changes how the network to Postgres is.
+    ///
+    /// # Errors
+    ///
+    /// When the stage has no proxy.
+    pub fn set_network(&self, mode: Mode) -> Outcome<()> {
+        self.proxy.as_ref().ok_or("there is no proxy")?.set(mode);
         Ok(())
     }
 
     /// The workers.
     pub fn workers(&mut self) -> &mut [Service] {
-        &mut self.services[APIS + SCHEDULERS..]
+        &mut self.services[self.workers_from..]
     }
 
     /// One of the workers, by chance.
     pub fn any_worker(&mut self) -> &mut Service {
-        let chosen = self.rng.random_range(0..WORKERS);
+        let workers = self.workers().len();
+        let chosen = self.rng.random_range(0..workers);
         &mut self.workers()[chosen]
     }
 
@@ -191,7 +195,6 @@ fn settings(database_url: String, redis_url: &str, receiver: SocketAddr) -> Vec<
         ("API_HOST", "127.0.0.1".to_owned()),
         ("API_RATE_LIMIT", "0".to_owned()),
         ("METRICS_HOST", "127.0.0.1".to_owned()),
-        ("METRICS_PORT", "0".to_owned()),
         ("CATCH_UP_RATE", "100".to_owned()),
         ("WORKER_CONCURRENCY", "10".to_owned()),
         ("WORKER_LEASE_SECONDS", LEASE.as_secs().to_string()),
@@ -200,17 +203,12 @@ fn settings(database_url: String, redis_url: &str, receiver: SocketAddr) -> Vec<
     settings.map(|(name, value)| (name.to_owned(), value)).to_vec()
 }
 
-/// All processes, not started yet: an API at each of the ports, schedulers, workers.
-fn services(settings: &[(String, String)], ports: &[u16], logs: &Path) -> Outcome<Vec<Service>> {
+/// All processes, not started yet: APIs, schedulers, workers.
+fn services(settings: &[(String, String)], plan: &Plan, logs: &Path) -> Outcome<Vec<Service>> {
     let mut services = Vec::new();
-    for (number, port) in ports.iter().enumerate() {
-        let mut env = settings.to_vec();
-        env.push(("API_PORT".to_owned(), port.to_string()));
-        services.push(Service::new("api", number, env, logs)?);
-    }
-    for (kind, count) in [("scheduler", SCHEDULERS), ("worker", WORKERS)] {
+    for (kind, count) in ["api", "scheduler", "worker"].into_iter().zip(plan.processes) {
         for number in 0..count {
-            services.push(Service::new(kind, number, settings.to_vec(), logs)?);
+            services.push(Service::new(kind, number, settings, logs)?);
         }
     }
     Ok(services)
@@ -234,12 +232,17 @@ async fn note_finishes(pool: &PgPool) -> Outcome<()> {
 }
 
 /// A port that is free and that the system gives to nobody by itself: a server that comes back finds
-/// it free, and who knocks meanwhile does not connect to itself.
+/// it free, and who knocks meanwhile does not connect to itself. No port is given twice: trials may be
+/// held side by side.
 pub(crate) fn quiet_port() -> Outcome<u16> {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     let mut rng = id::rng();
     (0..100)
         .map(|_| rng.random_range(20_000..32_000))
-        .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .find(|port| {
+            std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()
+                && GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(*port)
+        })
         .ok_or_else(|| "there is no free port between 20000 and 32000".into())
 }
 

@@ -21,7 +21,10 @@ const HELLO: &[u8] = b"\0\x03\0\0user\0orchestrator\0database\0orchestrator\0\0"
 pub(super) async fn inject(world: &mut World, plan: &Plan) -> Outcome<String> {
     let server = address(world.postgres.url())?;
     let mut most = 0;
-    for _ in 0..plan.rounds {
+    for round in 0..plan.rounds {
+        if round > 0 {
+            tokio::time::sleep(plan.between_rounds(plan.outage)).await;
+        }
         let mut own = world.postgres.connect().await?;
         let mut taken = Vec::new();
         let until = Instant::now() + plan.outage;
@@ -41,7 +44,7 @@ pub(super) async fn inject(world: &mut World, plan: &Plan) -> Outcome<String> {
         }
         most = most.max(taken.len());
         drop(taken);
-        tokio::time::sleep(plan.between_rounds(plan.outage)).await;
+        world.note_made_good();
     }
     Ok(format!("{} times, {most} of 100 connections taken", plan.rounds))
 }

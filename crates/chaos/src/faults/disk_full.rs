@@ -26,6 +26,7 @@ pub(super) async fn inject(world: &mut World, plan: &Plan) -> Outcome<String> {
             world.postgres.start_again().await?;
             given_up += 1;
         }
+        world.note_made_good();
     }
     Ok(format!("{} times, Postgres gave up {given_up} times", plan.rounds))
 }

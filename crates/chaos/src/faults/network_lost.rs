@@ -6,14 +6,14 @@ use crate::world::World;
 use crate::{Outcome, Plan};
 
 pub(super) async fn inject(world: &mut World, plan: &Plan) -> Outcome<String> {
-    let proxy = world.proxy.as_ref().ok_or("there is no proxy")?;
     for round in 0..plan.rounds {
         if round > 0 {
             tokio::time::sleep(plan.between_rounds(plan.outage / 4)).await;
         }
-        proxy.set(Mode::Lost);
+        world.set_network(Mode::Lost)?;
         tokio::time::sleep(plan.outage / 4).await;
-        proxy.set(Mode::Pass);
+        world.set_network(Mode::Pass)?;
+        world.note_made_good();
     }
     Ok(format!("{} times", plan.rounds))
 }

@@ -9,10 +9,10 @@ use crate::{Outcome, Plan};
 const SLOWER_BY: Duration = Duration::from_millis(50);
 
 pub(super) async fn inject(world: &mut World, plan: &Plan) -> Outcome<String> {
-    let proxy = world.proxy.as_ref().ok_or("there is no proxy")?;
-    proxy.set(Mode::Slow(SLOWER_BY));
+    world.set_network(Mode::Slow(SLOWER_BY))?;
     let took = plan.load.mul_f64(0.6);
     tokio::time::sleep(took).await;
-    proxy.set(Mode::Pass);
+    world.set_network(Mode::Pass)?;
+    world.note_made_good();
     Ok(format!("for {} s", took.as_secs()))
 }

@@ -19,6 +19,7 @@ pub(super) async fn inject(world: &mut World, plan: &Plan) -> Outcome<String> {
         )
         .fetch_one(&mut connection)
         .await?;
+        world.note_made_good();
     }
     Ok(format!("{ended} sessions"))
 }

@@ -10,6 +10,7 @@ pub(super) async fn inject(world: &mut World, plan: &Plan) -> Outcome<String> {
         let pause = plan.between_kills().mul_f64(world.rng.random_range(0.5..1.5));
         tokio::time::sleep(pause).await;
         world.any_worker().kill_and_replace().await?;
+        world.note_made_good();
     }
     Ok(format!("{} kills", plan.kills))
 }

@@ -13,21 +13,23 @@ use crate::{Outcome, Plan};
 const PAST: Duration = Duration::from_secs(3);
 
 pub(super) async fn inject(world: &mut World, plan: &Plan) -> Outcome<String> {
-    for _ in 0..plan.rounds {
-        let workers = world.workers().len();
-        let spared = world.rng.random_range(0..workers);
-        let other = (spared + 1) % workers;
-        for signal in [Signal::STOP, Signal::CONT] {
-            for (number, worker) in world.workers().iter().enumerate() {
-                if number != spared && number != other {
-                    worker.signal(signal)?;
-                }
-            }
-            if signal == Signal::STOP {
-                tokio::time::sleep(LEASE + PAST).await;
-            }
+    let count = world.workers().len() / 2;
+    for round in 0..plan.rounds {
+        if round > 0 {
+            tokio::time::sleep(plan.between_rounds(LEASE + PAST)).await;
         }
-        tokio::time::sleep(plan.between_rounds(LEASE + PAST)).await;
+        let workers = world.workers().len();
+        let first = world.rng.random_range(0..workers);
+        let chosen: Vec<usize> = (first..first + count).map(|number| number % workers).collect();
+        for number in &chosen {
+            world.workers()[*number].signal(Signal::STOP)?;
+        }
+        tokio::time::sleep(LEASE + PAST).await;
+        for number in &chosen {
+            world.workers()[*number].signal(Signal::CONT)?;
+        }
+        world.note_made_good();
     }
-    Ok(format!("2 of 4 workers, {} times for {} s", plan.rounds, (LEASE + PAST).as_secs()))
+    let (all, seconds) = (world.workers().len(), (LEASE + PAST).as_secs());
+    Ok(format!("{count} of {all} workers, {} times for {seconds} s", plan.rounds))
 }
