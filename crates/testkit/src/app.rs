@@ -219,7 +219,7 @@ impl TestApp {
     ) -> Taken {
         let worker = ProcessId::new(self.clock.now(), &mut id::rng());
         let ageing = std::time::Duration::from_mins(1);
-        let how = Take { worker, duration: lease, wanted, ageing };
+        let how = Take { worker, duration: lease, wanted, slots: wanted, ageing };
         QueueView::default().take(conn, how).await.expect("due runs can be leased")
     }
 

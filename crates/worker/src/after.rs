@@ -23,6 +23,13 @@ pub(crate) struct Ended {
     pub(crate) concurrency_key: Option<String>,
 }
 
+impl Ended {
+    /// Whether anything may follow.
+    pub(crate) fn matters(&self) -> bool {
+        self.serial || self.concurrency_key.is_some() || self.status == RunStatus::Failed
+    }
+}
+
 /// Does what follows; an outage is left to the scheduler.
 pub(crate) async fn ended(ctx: &Context, ended: &Ended) {
     if let Err(error) = let_next_in(ctx, ended).await {

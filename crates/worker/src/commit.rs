@@ -5,7 +5,7 @@
 //! waited for: nothing is dropped. A write that the database refuses does not take its neighbours
 //! with it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use orchestrator_boot::{Context, Outage};
@@ -18,7 +18,8 @@ use sqlx::PgConnection;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::held::Holding;
-use crate::in_time;
+use crate::settle::Ending;
+use crate::{in_time, settle};
 
 /// The most writes of one transaction.
 const BATCH: usize = 500;
@@ -28,8 +29,12 @@ const WAITING_MAX: usize = 2_000;
 /// One thing to write.
 #[derive(Clone, Debug)]
 pub enum Write {
+    /// That a run leased ahead is begun.
+    Begin(Lease),
     /// Steps of a run that goes on.
     Checkpoint(Lease, Vec<StepRecord>),
+    /// The run was leased ahead and not begun: somebody else may have it.
+    PutBack(Lease),
     /// The run goes back to the queue for another try.
     Requeue(Requeued),
     /// The run goes back to the queue, as if it had not been taken.
@@ -41,7 +46,10 @@ pub enum Write {
 impl Write {
     fn lease(&self) -> Lease {
         match self {
-            Self::Checkpoint(lease, _) | Self::Release(lease, _) => *lease,
+            Self::Begin(lease)
+            | Self::PutBack(lease)
+            | Self::Checkpoint(lease, _)
+            | Self::Release(lease, _) => *lease,
             Self::Requeue(requeued) => requeued.lease,
             Self::Finish(finished) => finished.lease,
         }
@@ -49,11 +57,22 @@ impl Write {
 
     /// Whether the worker lets go of the run with it.
     fn is_last(&self) -> bool {
-        !matches!(self, Self::Checkpoint(..))
+        !matches!(self, Self::Begin(_) | Self::Checkpoint(..))
     }
 
-    fn records_mut(&mut self) -> &mut Vec<StepRecord> {
+    /// The steps in it.
+    pub fn records(self) -> Vec<StepRecord> {
         match self {
+            Self::Begin(_) | Self::PutBack(_) => Vec::new(),
+            Self::Checkpoint(_, records) | Self::Release(_, records) => records,
+            Self::Requeue(requeued) => requeued.records,
+            Self::Finish(finished) => finished.records,
+        }
+    }
+
+    fn records_mut(&mut self) -> &mut [StepRecord] {
+        match self {
+            Self::Begin(_) | Self::PutBack(_) => &mut [],
             Self::Checkpoint(_, records) | Self::Release(_, records) => records,
             Self::Requeue(requeued) => &mut requeued.records,
             Self::Finish(finished) => &mut finished.records,
@@ -74,7 +93,15 @@ pub enum Written {
 
 struct Waiting {
     write: Write,
-    answer: oneshot::Sender<(Written, Write)>,
+    then: Then,
+}
+
+/// What is to follow when a write is durable, or known not to be.
+enum Then {
+    /// Whoever asked is told.
+    Answer(oneshot::Sender<(Written, Write)>),
+    /// The worker is through with the run.
+    Settle(Ending),
 }
 
 /// The door to the committer. Clones share it; it ends when the last is dropped.
@@ -94,13 +121,19 @@ impl Committer {
     /// [`Written::Refused`] and nothing when the worker is gone.
     pub async fn write(&self, write: Write) -> (Written, Option<Write>) {
         let (answer, answered) = oneshot::channel();
-        if self.0.send(Waiting { write, answer }).await.is_err() {
+        if self.0.send(Waiting { write, then: Then::Answer(answer) }).await.is_err() {
             return (Written::Refused, None);
         }
         match answered.await {
             Ok((written, write)) => (written, Some(write)),
             Err(_) => (Written::Refused, None),
         }
+    }
+
+    /// Leaves the last write about a run, and what follows from it, to the committer. Waits only while
+    /// too much is waiting already.
+    pub async fn hand_over(&self, write: Write, ending: Ending) {
+        self.0.send(Waiting { write, then: Then::Settle(ending) }).await.ok();
     }
 }
 
@@ -117,13 +150,20 @@ impl Writer {
             let metrics = self.ctx.metrics.worker();
             #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
             metrics.commit_batch.observe(batch.len() as f64);
-            let (mut writes, answers): (Vec<_>, Vec<_>) =
-                batch.drain(..).map(|one| (one.write, one.answer)).unzip();
+            let (mut writes, thens): (Vec<_>, Vec<_>) =
+                batch.drain(..).map(|one| (one.write, one.then)).unzip();
             let written = self.commit(&mut writes).await;
             let stale = written.iter().filter(|written| **written == Written::Stale).count();
             metrics.stale_tokens.inc_by(stale as u64);
-            for ((answer, written), write) in answers.into_iter().zip(written).zip(writes) {
-                answer.send((written, write)).ok(); // whoever asked may be gone
+            let mut ended = Vec::new();
+            for ((then, written), write) in thens.into_iter().zip(written).zip(writes) {
+                match then {
+                    Then::Answer(answer) => drop(answer.send((written, write))), // whoever asked may be gone
+                    Then::Settle(ending) => ended.push((ending, write, written)),
+                }
+            }
+            if !ended.is_empty() {
+                tokio::spawn(settle::all(ended));
             }
         }
     }
@@ -165,7 +205,9 @@ impl Writer {
         if let Write::Finish(finished) = write {
             finished.status = RunStatus::Failed;
             finished.output = None;
-            finished.records = Vec::new();
+            for record in &mut finished.records {
+                (record.input, record.output) = (None, None);
+            }
             finished.error = Some(RunError {
                 kind: "output".to_owned(),
                 message: "the result could not be stored".to_owned(),
@@ -218,9 +260,13 @@ fn answers(writes: &[Write], held: &HashSet<RunId>) -> Vec<Written> {
 /// The writes of a batch by statement.
 #[derive(Default)]
 struct Groups<'a> {
-    checkpoints: Vec<(Lease, Vec<StepRecord>)>,
-    requeued: Vec<Requeued>,
+    begun: Vec<Lease>,
+    checkpoints: Vec<(Lease, Vec<&'a StepRecord>)>,
+    put_back: Vec<Lease>,
+    requeued: Vec<&'a Requeued>,
     released: Vec<Lease>,
+    /// The steps of those.
+    kept: Vec<(Lease, Vec<&'a StepRecord>)>,
     finished: Vec<&'a Finished>,
     /// The leases of whose runs none is left then.
     over: Vec<LeaseToken>,
@@ -229,38 +275,32 @@ struct Groups<'a> {
 impl<'a> Groups<'a> {
     fn of(writes: &'a [Write], over: Vec<LeaseToken>) -> Self {
         let mut groups = Self { over, ..Self::default() };
-        let mut steps: HashMap<Lease, Vec<StepRecord>> = HashMap::new();
         for write in writes {
             match write {
+                Write::Begin(lease) => groups.begun.push(*lease),
                 Write::Checkpoint(lease, records) => {
-                    merge(steps.entry(*lease).or_default(), records);
+                    groups.checkpoints.push((*lease, records.iter().collect()));
                 }
+                Write::PutBack(lease) => groups.put_back.push(*lease),
                 Write::Release(lease, records) => {
-                    merge(steps.entry(*lease).or_default(), records);
+                    groups.kept.push((*lease, records.iter().collect()));
                     groups.released.push(*lease);
                 }
-                Write::Requeue(requeued) => {
-                    // Its records go with the others: one statement writes a row only once.
-                    merge(steps.entry(requeued.lease).or_default(), &requeued.records);
-                    groups.requeued.push(Requeued { records: Vec::new(), ..requeued.clone() });
-                }
+                Write::Requeue(requeued) => groups.requeued.push(requeued),
                 Write::Finish(finished) => groups.finished.push(finished),
             }
         }
-        groups.checkpoints = steps.into_iter().collect();
         groups
     }
 
     async fn write(&self, ctx: &Context) -> Result<HashSet<RunId>, StoreError> {
-        let kinds = [
-            !self.checkpoints.is_empty(),
-            !self.requeued.is_empty(),
-            !self.released.is_empty(),
-            !self.finished.is_empty(),
-        ];
         // One statement is a transaction by itself; its begin and commit would be two more trips.
-        let is_one = kinds.iter().filter(|there| **there).count() == 1;
-        if is_one && (!self.finished.is_empty() || self.over.is_empty()) {
+        let others = !self.put_back.is_empty()
+            || !self.requeued.is_empty()
+            || !self.released.is_empty()
+            || (self.finished.is_empty() && !self.over.is_empty());
+        let single = [&self.begun.is_empty(), &self.checkpoints.is_empty(), &self.finished.is_empty()];
+        if !others && single.iter().filter(|empty| !***empty).count() == 1 {
             let mut conn =
                 ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
             return self.write_on(&mut conn).await;
@@ -273,13 +313,20 @@ impl<'a> Groups<'a> {
 
     async fn write_on(&self, conn: &mut PgConnection) -> Result<HashSet<RunId>, StoreError> {
         let mut held = HashSet::new();
+        if !self.begun.is_empty() {
+            held.extend(queue::begin(conn, &self.begun).await?);
+        }
         if !self.checkpoints.is_empty() {
             held.extend(queue::checkpoint(conn, &self.checkpoints).await?);
+        }
+        if !self.put_back.is_empty() {
+            queue::put_back(conn, &self.put_back).await?;
         }
         if !self.requeued.is_empty() {
             held.extend(queue::requeue(conn, &self.requeued).await?);
         }
         if !self.released.is_empty() {
+            held.extend(queue::keep_steps(conn, &self.kept).await?);
             queue::release(conn, &self.released).await?;
         }
         if !self.finished.is_empty() {
@@ -288,17 +335,6 @@ impl<'a> Groups<'a> {
             queue::end_leases(conn, &self.over).await?;
         }
         Ok(held)
-    }
-}
-
-/// Adds `more` to `records`; of two words about one attempt at one step, the later counts.
-fn merge(records: &mut Vec<StepRecord>, more: &[StepRecord]) {
-    for record in more {
-        let same = |one: &&mut StepRecord| one.path == record.path && one.attempt == record.attempt;
-        match records.iter_mut().find(same) {
-            Some(earlier) => *earlier = record.clone(),
-            None => records.push(record.clone()),
-        }
     }
 }
 

@@ -16,6 +16,8 @@ use sqlx::PgPool;
 
 /// How many revisions are kept ready.
 const KEPT: NonZeroUsize = NonZeroUsize::new(512).expect("not zero");
+/// What the addresses of tools without effects outside begin with.
+const HARMLESS: &str = "core.";
 /// What applies to a run without a task.
 const ADHOC_RETRIES: i16 = 3;
 const ADHOC_TIMEOUT: Duration = Duration::from_hours(1);
@@ -33,6 +35,8 @@ pub struct Definition {
     pub timeout: Duration,
     /// Whether an expression may look at the previous run. Errs on the side of yes.
     pub mentions_last: bool,
+    /// Nothing it does has effects outside: it may be done again without anybody noticing.
+    pub is_harmless: bool,
 }
 
 /// Why there is no [`Definition`].
@@ -88,8 +92,10 @@ impl Definitions {
 fn of_task(spec: Value) -> Result<Definition, DefinitionError> {
     let spec: TaskSpec = serde_json::from_value(spec)
         .map_err(|error| DefinitionError::Unusable(error.to_string()))?;
+    let pipeline = load(&spec.payload)?;
     Ok(Definition {
-        pipeline: load(&spec.payload)?,
+        is_harmless: pipeline.uses_only(HARMLESS),
+        pipeline,
         max_attempts: i32::from(spec.max_retries) + 1,
         backoff: spec.backoff_strategy,
         timeout: Duration::from_secs(spec.timeout_seconds.into()),
@@ -98,8 +104,10 @@ fn of_task(spec: Value) -> Result<Definition, DefinitionError> {
 }
 
 fn adhoc(payload: &Value) -> Result<Definition, DefinitionError> {
+    let pipeline = load(payload)?;
     Ok(Definition {
-        pipeline: load(payload)?,
+        is_harmless: pipeline.uses_only(HARMLESS),
+        pipeline,
         max_attempts: i32::from(ADHOC_RETRIES) + 1,
         backoff: Backoff::ExponentialJitter,
         timeout: ADHOC_TIMEOUT,

@@ -27,6 +27,8 @@ pub enum Why {
 pub struct Held {
     /// The right to it.
     pub lease: Lease,
+    /// Whether an earlier holder may have left rows of its steps.
+    pub has_rows: bool,
     /// Canceled when it is to stop.
     pub stop: CancellationToken,
     state: Mutex<State>,
@@ -37,8 +39,6 @@ struct State {
     why: Option<Why>,
     /// The step that is on, since when, and whether viewers have been told.
     step: Option<(StepRecord, Instant, bool)>,
-    /// Whether there may be rows of its steps.
-    has_rows: bool,
 }
 
 impl Held {
@@ -71,20 +71,7 @@ impl Held {
             return None;
         }
         *told = true;
-        let record = record.clone();
-        state.has_rows = true;
-        Some(record)
-    }
-
-    /// Notes that there may be rows of its steps now.
-    pub fn note_rows(&self) {
-        self.state().has_rows = true;
-    }
-
-    /// Whether there may be rows of its steps.
-    #[must_use]
-    pub fn has_rows(&self) -> bool {
-        self.state().has_rows
+        Some(record.clone())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -104,9 +91,10 @@ struct Inside {
 
 impl Holding {
     /// Begins to hold a run.
-    pub fn add(&self, lease: Lease) -> Arc<Held> {
+    pub fn add(&self, lease: Lease, has_rows: bool) -> Arc<Held> {
         let held = Arc::new(Held {
             lease,
+            has_rows,
             stop: CancellationToken::new(),
             state: Mutex::new(State::default()),
         });

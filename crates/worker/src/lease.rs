@@ -1,9 +1,13 @@
 //! The worker's loop: takes due work for its free slots, and, when told to stop, gives back what it
 //! cannot finish in a moment.
+//!
+//! A worker whose runs are quick takes more than it has slots ([`crate::ahead`]), so that what a
+//! statement costs is shared by hundreds of them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use orchestrator_boot::Outage;
 use orchestrator_engine::store::queue::{Leased, Past, QueueView, Take};
 use orchestrator_engine::store::{StoreError, notices};
@@ -12,10 +16,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::commit::{Write, Written};
-use crate::held::{Held, Why};
+use crate::ahead::{Rate, Ready};
+use crate::commit::Write;
+use crate::held::Why;
 use crate::perform::perform;
-use crate::{Worker, after, in_time, tell};
+use crate::settle::Ending;
+use crate::{Worker, in_time, tell};
 
 /// The longest sleep while Redis tells of new work; a hint may be lost all the same.
 const POLL: Duration = Duration::from_secs(5);
@@ -27,80 +33,160 @@ const POLL_MIN: Duration = Duration::from_millis(10);
 const BUSY_AFTER: u32 = 16;
 /// How long runs may go on after `stop` before they are interrupted and given back.
 const DRAIN: Duration = Duration::from_secs(1);
-/// The most runs that are over for us and not yet written: what a slow database holds up is bounded.
-/// They take no slot, so others can begin meanwhile.
-const UNWRITTEN_MAX: usize = 500;
 /// With more work than slots, how long slots that become free are gathered for one statement. A run
 /// that finds a free slot is not delayed by it.
 const GATHER: Duration = Duration::from_millis(2);
 
 /// Takes due work and runs it until `stop`; returns when every run has ended or was given back.
 pub(crate) async fn run(worker: Arc<Worker>, stop: CancellationToken) {
-    let slots = usize::from(worker.ctx.settings.worker.concurrency);
-    let room = Room {
-        slots: Arc::new(Semaphore::new(slots)),
-        unwritten: Arc::new(Semaphore::new(slots + UNWRITTEN_MAX)),
+    let mut taker = Taker {
+        slots: Arc::new(Semaphore::new(worker.ctx.settings.worker.concurrency.into())),
+        going: JoinSet::new(),
+        view: QueueView::default(),
+        rate: Rate::default(),
+        worker,
     };
-    let mut going = JoinSet::new();
-    let wake = worker.ctx.streams.listen(WORK, stop.clone());
-    let mut outage = Outage::new("lease work");
-    let mut view = QueueView::default();
-    let mut is_asleep = false;
-    let mut full_takes = 0;
-    while !stop.is_cancelled() {
-        // One permit in hand: there is room for at least one run. A hint heard while there is none
-        // may still be about a run that is on and to be canceled.
-        let first = tokio::select! {
-            () = stop.cancelled() => break,
-            place = room.place() => place,
-            () = wake.heard() => {
-                worker.look.notify_one();
-                continue;
-            }
-        };
-        let Some(first) = first else { break };
-        if full_takes > 0 && room.slots.available_permits() + 1 < slots {
-            tokio::time::sleep(GATHER).await;
-        }
-        let mut places = vec![first];
-        while let Some(place) = room.try_place() {
-            places.push(place);
-        }
-        let pause = match take(&worker, &mut view, places, &mut going).await {
-            Ok(pause) => {
-                outage.over();
-                pause
-            }
-            Err(error) => {
-                is_asleep = false; // a crash of the database forgets sleepers
-                Some(outage.pause_after(&error))
-            }
-        };
-        while going.try_join_next().is_some() {}
-        full_takes = if pause.is_none() { full_takes + 1 } else { 0 };
-        let sleeps = full_takes == 0;
-        if (sleeps && !is_asleep) || (full_takes >= BUSY_AFTER && is_asleep) {
-            match note_sleep(&worker, sleeps).await {
-                Ok(()) => is_asleep = sleeps,
-                Err(error) => tracing::debug!(
-                    error = &error as &dyn std::error::Error,
-                    "whoever adds runs by SQL does not know whether this worker sleeps"
-                ),
-            }
-            if is_asleep {
-                continue; // look once more: before now, nobody would have notified
-            }
-        }
-        let Some(pause) = pause else { continue };
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = wake.heard() => worker.look.notify_one(),
-            () = worker.again.notified() => {}
-            () = tokio::time::sleep(pause) => {}
-        }
-    }
+    taker.run(&stop).await;
+    let Taker { worker, going, .. } = taker;
     note_sleep(&worker, false).await.ok();
     drain(&worker, going).await;
+}
+
+/// What the loop remembers.
+struct Taker {
+    worker: Arc<Worker>,
+    slots: Arc<Semaphore>,
+    going: JoinSet<()>,
+    view: QueueView,
+    rate: Rate,
+}
+
+impl Taker {
+    async fn run(&mut self, stop: &CancellationToken) {
+        let worker = Arc::clone(&self.worker);
+        let wake = worker.ctx.streams.listen(WORK, stop.clone());
+        let mut outage = Outage::new("lease work");
+        let mut is_asleep = false;
+        let mut full_takes = 0;
+        while !stop.is_cancelled() {
+            // One slot in hand: there is room for at least one run. A hint heard while there is none
+            // may still be about a run that is on and to be canceled.
+            let slot = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                slot = Arc::clone(&self.slots).acquire_owned() => slot.ok(),
+                () = worker.ahead.low() => None,
+                () = worker.ahead.stale() => {
+                    put_back(&worker, worker.ahead.take_stale());
+                    continue;
+                }
+                () = wake.heard() => {
+                    worker.look.notify_one();
+                    continue;
+                }
+            };
+            if full_takes > 0 && slot.is_some() && worker.ahead.wanted() == 0 {
+                tokio::time::sleep(GATHER).await;
+            }
+            let mut slots = Vec::from_iter(slot);
+            while let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
+                slots.push(slot);
+            }
+            let pause = match self.take(slots).await {
+                Ok(pause) => {
+                    outage.over();
+                    pause
+                }
+                Err(error) => {
+                    is_asleep = false; // a crash of the database forgets sleepers
+                    Some(outage.pause_after(&error))
+                }
+            };
+            while self.going.try_join_next().is_some() {}
+            full_takes = if pause.is_none() { full_takes + 1 } else { 0 };
+            let sleeps = full_takes == 0;
+            if (sleeps && !is_asleep) || (full_takes >= BUSY_AFTER && is_asleep) {
+                match note_sleep(&worker, sleeps).await {
+                    Ok(()) => is_asleep = sleeps,
+                    Err(error) => tracing::debug!(
+                        error = &error as &dyn std::error::Error,
+                        "whoever adds runs by SQL does not know whether this worker sleeps"
+                    ),
+                }
+                if is_asleep {
+                    continue; // look once more: before now, nobody would have notified
+                }
+            }
+            let Some(pause) = pause else { continue };
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = wake.heard() => worker.look.notify_one(),
+                () = worker.again.notified() => {}
+                () = worker.ahead.stale() => put_back(&worker, worker.ahead.take_stale()),
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Starts what was taken ahead on the slots in hand, leases for the rest of them, and some ahead.
+    /// Returns how long to sleep, or `None` when there may be more at once.
+    async fn take(&mut self, mut slots: Vec<OwnedSemaphorePermit>) -> Result<Option<Duration>, StoreError> {
+        let worker = Arc::clone(&self.worker);
+        let ctx = &worker.ctx;
+        while !slots.is_empty() && let Some(ready) = worker.ahead.pop() {
+            self.start(ready, slots.pop());
+        }
+        worker.ahead.want(self.rate.runs_ahead(worker.pace.count()));
+        let free = u16::try_from(slots.len()).unwrap_or(u16::MAX);
+        let ahead = worker.ahead.missing();
+        if free + ahead == 0 {
+            return Ok(None);
+        }
+        let how = Take {
+            worker: ctx.process_id,
+            duration: ctx.settings.worker.lease,
+            wanted: free + ahead,
+            slots: free,
+            ageing: ctx.settings.worker.ageing,
+        };
+        let view = &mut self.view;
+        let taken = in_time("lease due runs", async {
+            let mut conn =
+                ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
+            view.take(&mut conn, how).await
+        });
+        let taken = taken.await?;
+        let leased = taken.runs;
+        if !leased.is_empty() {
+            measure(&worker, &leased);
+        }
+        let pause = if leased.len() == usize::from(how.wanted) {
+            None
+        } else {
+            let longest = if ctx.streams.is_up() { POLL } else { POLL_WITHOUT_REDIS };
+            Some(taken.next_in.unwrap_or(longest).clamp(POLL_MIN, longest))
+        };
+        tell::started(&worker, &leased);
+        // All of the batch are held before the first begins: a lease whose held runs are over is ended.
+        let ready: Vec<_> = leased
+            .into_iter()
+            .map(|run| (worker.holding.add(run.lease, run.past != Past::Fresh), run))
+            .collect();
+        worker.busy.notify_one();
+        let mut later = Vec::new();
+        for ready in ready {
+            match slots.pop() {
+                Some(slot) => self.start(ready, Some(slot)),
+                None => later.push(ready),
+            }
+        }
+        worker.ahead.add(later);
+        Ok(pause)
+    }
+
+    fn start(&mut self, ready: Ready, slot: Option<OwnedSemaphorePermit>) {
+        self.going.spawn(work(Arc::clone(&self.worker), ready, slot));
+    }
 }
 
 /// Says whether runs added by SQL are to be notified of.
@@ -115,116 +201,46 @@ async fn note_sleep(worker: &Worker, sleeps: bool) -> Result<(), StoreError> {
     }
 }
 
-/// What bounds how many runs are held.
-struct Room {
-    /// Runs that are being worked on.
-    slots: Arc<Semaphore>,
-    /// Those, and the ones that are over and not yet written.
-    unwritten: Arc<Semaphore>,
-}
-
-/// Room for one run.
-struct Place {
-    slot: OwnedSemaphorePermit,
-    unwritten: OwnedSemaphorePermit,
-}
-
-impl Room {
-    /// Room for one more, once there is; `None` never, as neither is ever closed.
-    async fn place(&self) -> Option<Place> {
-        let unwritten = Arc::clone(&self.unwritten).acquire_owned().await.ok()?;
-        let slot = Arc::clone(&self.slots).acquire_owned().await.ok()?;
-        Some(Place { slot, unwritten })
-    }
-
-    fn try_place(&self) -> Option<Place> {
-        let slot = Arc::clone(&self.slots).try_acquire_owned().ok()?;
-        let unwritten = Arc::clone(&self.unwritten).try_acquire_owned().ok()?;
-        Some(Place { slot, unwritten })
-    }
-}
-
-/// Leases for the places in hand and starts what it gets. Returns how long to sleep, or `None` when
-/// there may be more at once.
-async fn take(
-    worker: &Arc<Worker>,
-    view: &mut QueueView,
-    places: Vec<Place>,
-    going: &mut JoinSet<()>,
-) -> Result<Option<Duration>, StoreError> {
-    let ctx = &worker.ctx;
-    let how = Take {
-        worker: ctx.process_id,
-        duration: ctx.settings.worker.lease,
-        wanted: u16::try_from(places.len()).unwrap_or(u16::MAX),
-        ageing: ctx.settings.worker.ageing,
-    };
-    let taken = in_time("lease due runs", async {
-        let mut conn =
-            ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
-        view.take(&mut conn, how).await
-    });
-    let taken = taken.await?;
-    let leased = taken.runs;
-    let full = leased.len() == places.len();
-    if !leased.is_empty() {
-        measure(worker, &leased);
-    }
-    let pause = if full {
-        None
-    } else {
-        let longest = if ctx.streams.is_up() { POLL } else { POLL_WITHOUT_REDIS };
-        Some(taken.next_in.unwrap_or(longest).clamp(POLL_MIN, longest))
-    };
-    tell::started(worker, &leased);
-    // All of the batch are held before the first begins: a lease whose held runs are over is ended.
-    let held: Vec<_> = leased.iter().map(|run| worker.holding.add(run.lease)).collect();
-    worker.busy.notify_one();
-    for ((run, held), place) in leased.into_iter().zip(held).zip(places) {
-        going.spawn(work(Arc::clone(worker), held, run, place));
-    }
-    Ok(pause)
-}
-
-/// Works on a leased run until its end, or its way back to the queue, is durable.
-async fn work(worker: Arc<Worker>, held: Arc<Held>, run: Leased, place: Place) {
-    let subject = tell::Subject::of(&run);
-    let began = tokio::time::Instant::now();
-    worker.ctx.metrics.worker().active.inc();
-    let write = perform(&worker, &held, run).await;
-    worker.ctx.metrics.worker().active.dec();
-    let took = began.elapsed();
-    drop(place.slot);
-    if let Some(write) = write {
-        let (written, write) = worker.committer.write(write).await;
+/// Works on a run until it is over, then on those that were taken ahead, one after the other. Its slot
+/// is free before what was done is durable.
+async fn work(worker: Arc<Worker>, first: Ready, slot: Option<OwnedSemaphorePermit>) {
+    let mut next = Some(first);
+    while let Some((held, run)) = next {
+        let Ok(room) = Arc::clone(&worker.unwritten).acquire_owned().await else { return };
+        let subject = tell::Subject::of(&run);
+        let began = tokio::time::Instant::now();
+        worker.ctx.metrics.worker().active.inc();
+        let write = perform(&worker, &held, run).await;
+        worker.ctx.metrics.worker().active.dec();
+        let took = began.elapsed();
         if let Some(write) = write {
-            follow_up(&worker, &subject, &write, written, took).await;
+            let ending = Ending { worker: Arc::clone(&worker), held, subject, took, room };
+            worker.committer.hand_over(write, ending).await;
+        } else {
+            worker.holding.ended(&[held.lease]);
+            tell::lost(&worker.ctx, &subject);
+            worker.holding.remove(held.lease);
         }
-    } else {
-        worker.holding.ended(&[held.lease]);
-        tell::lost(&worker.ctx, &subject);
+        next = worker.ahead.pop();
     }
-    worker.holding.remove(held.lease);
-    drop(place.unwritten);
+    drop(slot);
 }
 
-/// What follows from a run's end, or its way back to the queue.
-async fn follow_up(
-    worker: &Worker,
-    subject: &tell::Subject,
-    write: &Write,
-    written: Written,
-    took: Duration,
-) {
-    if matches!(write, Write::Requeue(_)) {
-        worker.again.notify_one();
+/// Gives runs back that were taken ahead.
+fn put_back(worker: &Arc<Worker>, runs: Vec<Ready>) {
+    if runs.is_empty() {
+        return;
     }
-    tell::ended(worker, subject, write, written, took).await;
-    if written == Written::Done
-        && let Some(ended) = subject.ended(write)
-    {
-        after::ended(&worker.ctx, &ended).await;
-    }
+    let worker = Arc::clone(worker);
+    tokio::spawn(async move {
+        let leases = runs.into_iter().map(|(held, _)| held.lease);
+        join_all(leases.map(async |lease| {
+            worker.committer.write(Write::PutBack(lease)).await;
+            worker.holding.remove(lease);
+        }))
+        .await;
+        worker.ctx.streams.wake_workers().await;
+    });
 }
 
 fn measure(worker: &Worker, leased: &[Leased]) {
@@ -245,7 +261,8 @@ fn measure(worker: &Worker, leased: &[Leased]) {
 }
 
 /// Lets runs end for a moment, then interrupts them; each gives its lease back.
-async fn drain(worker: &Worker, mut going: JoinSet<()>) {
+async fn drain(worker: &Arc<Worker>, mut going: JoinSet<()>) {
+    put_back(worker, worker.ahead.take_all());
     if going.is_empty() {
         return;
     }

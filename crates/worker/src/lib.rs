@@ -6,6 +6,7 @@
 //! the queue.
 
 mod after;
+mod ahead;
 mod commit;
 mod definitions;
 mod held;
@@ -13,6 +14,7 @@ mod lease;
 mod listen;
 mod perform;
 mod renew;
+mod settle;
 mod tell;
 mod toolbox;
 
@@ -25,9 +27,10 @@ use orchestrator_engine::config::Secret;
 use orchestrator_engine::pipeline::Secrets;
 use orchestrator_engine::store::StoreError;
 use orchestrator_engine::tool::{ToolCaller, ToolSpec};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+use ahead::{Ahead, Pace};
 use commit::Committer;
 use definitions::Definitions;
 use held::Holding;
@@ -36,6 +39,10 @@ use tell::Teller;
 /// How long the database may take to answer. A connection that falls silent (a fail-over, a firewall that
 /// forgot it) is given up then, and the call made again on another. What was written after all is fenced.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// The most runs that are over for us and not yet written: what a slow database holds up is bounded.
+/// They take no slot, so others can begin meanwhile.
+const UNWRITTEN_MAX: usize = 1_000;
 
 /// What `call` gives, or an error that passes when the database does not answer in time.
 async fn in_time<T>(
@@ -56,6 +63,12 @@ struct Worker {
     holding: Arc<Holding>,
     committer: Committer,
     teller: Teller,
+    /// Leased runs that wait for a slot.
+    ahead: Ahead,
+    /// How quick runs are.
+    pace: Pace,
+    /// Bounds how many runs are being worked on, or over and not yet written.
+    unwritten: Arc<Semaphore>,
     /// Asks for a renewal before its time.
     look: Notify,
     /// There is a held run again.
@@ -106,6 +119,11 @@ pub async fn serve_with(
         holding,
         committer,
         teller,
+        ahead: Ahead::default(),
+        pace: Pace::default(),
+        unwritten: Arc::new(Semaphore::new(
+            usize::from(ctx.settings.worker.concurrency) + UNWRITTEN_MAX,
+        )),
         look: Notify::new(),
         busy: Notify::new(),
         again: Notify::new(),

@@ -1,7 +1,7 @@
 //! Working on one run: from its lease to what is to be written about it.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -12,7 +12,7 @@ use orchestrator_engine::pipeline::{
     self, Journal, JournalError, Outcome, Retry, RunContext, backoff,
 };
 use orchestrator_engine::run::{RunError, RunStatus, StepRecord, StepStatus};
-use orchestrator_engine::store::queue::{Finished, Leased, Past, Requeued};
+use orchestrator_engine::store::queue::{Finished, Lease, Leased, Past, Requeued};
 use orchestrator_engine::store::{StoreError, execution};
 use rand::RngExt as _;
 use serde_json::Value;
@@ -28,9 +28,6 @@ const AFTER_OUTAGE: Duration = Duration::from_secs(1);
 /// Works on `run` and says what is to be written; `None` when another worker has it.
 pub(crate) async fn perform(worker: &Worker, held: &Arc<Held>, run: Leased) -> Option<Write> {
     let lease = run.lease;
-    if run.past != Past::Fresh {
-        held.note_rows();
-    }
     let caught = AssertUnwindSafe(attempt(worker, held, run)).catch_unwind().await;
     caught.unwrap_or_else(|_| {
         tracing::error!(run.id = %lease.run_id, "a run made the worker panic");
@@ -40,6 +37,7 @@ pub(crate) async fn perform(worker: &Worker, held: &Arc<Held>, run: Leased) -> O
 }
 
 async fn attempt(worker: &Worker, held: &Arc<Held>, run: Leased) -> Option<Write> {
+    let lease = run.lease;
     if run.cancel_requested {
         return Some(canceled(worker, held, Vec::new()));
     }
@@ -52,6 +50,10 @@ async fn attempt(worker: &Worker, held: &Arc<Held>, run: Leased) -> Option<Write
             Some(error),
             Vec::new(),
         )));
+    }
+    // What brought a worker down before may do so again: from now on its attempts count.
+    if run.ahead && run.past != Past::Fresh && !begin(worker, lease).await {
+        return None;
     }
     let definition = match worker.definitions.get(&worker.ctx.pool, &run).await {
         Ok(definition) => definition,
@@ -69,6 +71,9 @@ async fn attempt(worker: &Worker, held: &Arc<Held>, run: Leased) -> Option<Write
             )));
         }
     };
+    if run.ahead && run.past == Past::Fresh && !definition.is_harmless && !begin(worker, lease).await {
+        return None;
+    }
     let mut prepared = match prepare(worker, &run, &definition).await {
         Ok(prepared) => prepared,
         Err(error) => return Some(after_outage(held, &error)),
@@ -87,13 +92,19 @@ async fn attempt(worker: &Worker, held: &Arc<Held>, run: Leased) -> Option<Write
             records,
         )));
     }
-    let journal =
-        RunJournal { worker, held, first: Mutex::new(std::mem::take(&mut prepared.interrupted)) };
-    let info = run.info.clone();
+    let unsent = std::mem::take(&mut prepared.interrupted);
+    let journal = RunJournal { worker, held, records: Mutex::new(Records { kept: Vec::new(), unsent }) };
     let outcome = run_attempt(worker, held, &definition, prepared.context, &journal).await;
     held.set_step(None);
-    let leftover = journal.take_first();
-    conclude(worker, held, &definition, info.attempt, outcome, leftover)
+    if definition.is_harmless {
+        worker.pace.note();
+    }
+    conclude(worker, held, &definition, run.info.attempt, outcome, journal.all())
+}
+
+/// Notes that a run leased ahead is begun; `false` when its lease is lost.
+async fn begin(worker: &Worker, lease: Lease) -> bool {
+    worker.committer.write(Write::Begin(lease)).await.0 == Written::Done
 }
 
 /// Walks the pipeline, for no longer than an attempt may take.
@@ -185,9 +196,16 @@ fn conclude(
     definition: &Definition,
     attempt: i32,
     outcome: Outcome,
-    leftover: Vec<StepRecord>,
+    earlier: Vec<StepRecord>,
 ) -> Option<Write> {
-    let all = |records: Vec<StepRecord>| leftover.into_iter().chain(records).collect::<Vec<_>>();
+    let all = |records: Vec<StepRecord>| {
+        let mut all = earlier;
+        if all.is_empty() {
+            return records;
+        }
+        all.extend(records);
+        all
+    };
     match outcome {
         Outcome::Succeeded { output, records } => {
             let records = all(records);
@@ -217,7 +235,8 @@ fn conclude(
         Outcome::Stopped { error: JournalError::LeaseLost } => None,
         Outcome::Stopped { error: JournalError::Unavailable(reason) } => {
             let error = fault("output", &reason);
-            Some(Write::Finish(finished(worker, held, RunStatus::Failed, Some(error), Vec::new())))
+            let records = all(Vec::new());
+            Some(Write::Finish(finished(worker, held, RunStatus::Failed, Some(error), records)))
         }
     }
 }
@@ -283,7 +302,7 @@ fn finished(
         output: None,
         error,
         records,
-        records_are_all: !held.has_rows(),
+        records_are_all: !held.has_rows,
     }
 }
 
@@ -295,24 +314,40 @@ fn fault(kind: &str, message: &str) -> RunError {
 struct RunJournal<'a> {
     worker: &'a Worker,
     held: &'a Arc<Held>,
-    /// Records that go with the first checkpoint, or with the end.
-    first: Mutex<Vec<StepRecord>>,
+    records: Mutex<Records>,
+}
+
+/// Step records of this attempt, but for those that the pipeline still has.
+struct Records {
+    /// Durable for as long as the lease lasts.
+    kept: Vec<StepRecord>,
+    /// They go with the first checkpoint, or with the end.
+    unsent: Vec<StepRecord>,
 }
 
 impl RunJournal<'_> {
-    fn take_first(&self) -> Vec<StepRecord> {
-        std::mem::take(&mut self.first.lock().unwrap_or_else(PoisonError::into_inner))
+    fn records(&self) -> MutexGuard<'_, Records> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn all(self) -> Vec<StepRecord> {
+        let Records { mut kept, unsent } =
+            self.records.into_inner().unwrap_or_else(PoisonError::into_inner);
+        kept.extend(unsent);
+        kept
     }
 }
 
 impl Journal for RunJournal<'_> {
     fn checkpoint(&self, records: Vec<StepRecord>) -> BoxFuture<'_, Result<(), JournalError>> {
         self.held.set_step(None);
-        self.held.note_rows();
-        let records = self.take_first().into_iter().chain(records).collect();
+        let mut all = std::mem::take(&mut self.records().unsent);
+        all.extend(records);
         async move {
-            let write = Write::Checkpoint(self.held.lease, records);
-            match self.worker.committer.write(write).await.0 {
+            let write = Write::Checkpoint(self.held.lease, all);
+            let (written, write) = self.worker.committer.write(write).await;
+            self.records().kept.extend(write.into_iter().flat_map(Write::records));
+            match written {
                 Written::Done => Ok(()),
                 Written::Stale => {
                     self.held.stop(Why::LeaseLost);

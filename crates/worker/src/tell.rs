@@ -107,7 +107,7 @@ pub(crate) fn started(worker: &Worker, leased: &[Leased]) {
 }
 
 /// An attempt ended with `write`, which took `took` and was `written`.
-pub(crate) async fn ended(
+pub(crate) fn ended(
     worker: &Worker,
     subject: &Subject,
     write: &Write,
@@ -126,10 +126,9 @@ pub(crate) async fn ended(
     let metrics = ctx.metrics.worker();
     metrics.attempt_seconds.observe(took.as_secs_f64());
     let kind = match write {
-        Write::Checkpoint(..) => return,
+        Write::Begin(_) | Write::Checkpoint(..) | Write::PutBack(_) => return,
         Write::Release(..) => {
             metrics.leases_returned.inc();
-            ctx.streams.wake_workers().await;
             "run.released"
         }
         Write::Requeue(requeued) => {

@@ -46,7 +46,7 @@ async fn begin(api: &TestApi, run: &str) {
     .unwrap();
     let worker = ProcessId::new(api.clock.now(), &mut id::rng());
     let (duration, ageing) = (Duration::from_secs(30), Duration::from_mins(1));
-    let how = Take { worker, duration, wanted: 10, ageing };
+    let how = Take { worker, duration, wanted: 10, slots: 10, ageing };
     let taken = QueueView::default().take(&mut conn, how).await.unwrap().runs;
     assert!(taken.iter().any(|one| one.lease.run_id.to_string() == run), "{run} was not taken");
 }

@@ -117,6 +117,21 @@ impl Pipeline {
         Self::compile(Payload::read(payload)?, None)
     }
 
+    /// Whether the addresses of all tools in it begin with `prefix`.
+    #[must_use]
+    pub fn uses_only(&self, prefix: &str) -> bool {
+        fn all(steps: &[Step], prefix: &str) -> bool {
+            steps.iter().all(|step| {
+                let handled = match &step.on_error {
+                    Handler::Steps(steps) => all(steps, prefix),
+                    Handler::Fail | Handler::Continue => true,
+                };
+                step.uses.starts_with(prefix) && handled
+            })
+        }
+        all(&self.steps, prefix)
+    }
+
     fn compile(payload: Payload, catalogue: Option<&Catalogue>) -> Result<Self, Vec<Problem>> {
         let mut checker = check::Checker::new(&payload, catalogue);
         let steps = checker.run();

@@ -1,13 +1,15 @@
 //! What a worker reads to work on a run: the definition it is pinned to, what was done already, and
 //! how the run before went.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgConnection;
 
 use super::StoreError;
 use crate::id::{RunId, TaskId};
-use crate::run::StepRecord;
+use crate::run::{StepRecord, StepStatus};
 
 /// What a revision of a task declares ([`crate::task::TaskSpec`]).
 ///
@@ -52,6 +54,11 @@ pub async fn step_records(
                 path text, attempt int, id text, uses text, status text, started_at timestamptz,
                 finished_at timestamptz, input jsonb, output jsonb, error jsonb)
             where r.id = any($1)
+            union all
+            select s.run_id, s.path, s.attempt, s.id, s.uses, s.status, s.started_at, s.finished_at,
+                   s.input, s.output, s.error
+            from lease l join checkpointed s using (token)
+            where l.run_ids && $1 and s.run_id = any($1) and s.run_id = any(l.run_ids)
         ) as step
         order by started_at, path, attempt
         "#,
@@ -60,7 +67,19 @@ pub async fn step_records(
     .fetch_all(conn)
     .await
     .map_err(StoreError::while_trying("read step records"))?;
-    rows.into_iter().map(StepRow::record).collect()
+    let mut records =
+        rows.into_iter().map(StepRow::record).collect::<Result<Vec<_>, StoreError>>()?;
+    // That a step is on was said before it ended, perhaps in another place.
+    let over: HashSet<_> = records
+        .iter()
+        .filter(|(_, record)| record.status != StepStatus::Running)
+        .map(|(run, record)| (*run, record.path.clone(), record.attempt))
+        .collect();
+    records.retain(|(run, record)| {
+        record.status != StepStatus::Running
+            || !over.contains(&(*run, record.path.clone(), record.attempt))
+    });
+    Ok(records)
 }
 
 struct StepRow {

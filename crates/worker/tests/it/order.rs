@@ -71,6 +71,7 @@ fn how(app: &TestApp, wanted: u16) -> Take {
         worker: ProcessId::new(app.clock.now(), &mut id::rng()),
         duration: LEASE,
         wanted,
+        slots: wanted,
         ageing: Duration::from_mins(1),
     }
 }

@@ -2,6 +2,7 @@
 
 use sqlx::PgConnection;
 
+use super::lease::end_lapsed;
 use super::take::untaken;
 use crate::id::RunId;
 use crate::run::RunError;
@@ -29,6 +30,7 @@ pub async fn cancel(
     run: RunId,
     error: &RunError,
 ) -> Result<Canceled, StoreError> {
+    end_lapsed(conn).await?;
     let asked = sqlx::query!(
         "
         update due_work set cancel_requested_at = coalesce(cancel_requested_at, now())

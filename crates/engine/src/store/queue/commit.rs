@@ -2,6 +2,9 @@
 //! longer the given one is left alone, and is missing from the answer.
 
 use std::borrow::Borrow;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -26,7 +29,7 @@ pub struct Finished {
     pub output: Option<Value>,
     /// Why it did not come to it; always there when it failed.
     pub error: Option<RunError>,
-    /// Steps not yet checkpointed.
+    /// All steps that were done under this lease.
     pub records: Vec<StepRecord>,
     /// Whether `records` are all there are of the run: then they are kept in its own row, which costs
     /// less to write than rows of theirs.
@@ -44,7 +47,7 @@ pub struct Requeued {
     pub counts: bool,
     /// Why.
     pub error: RunError,
-    /// Steps not yet checkpointed.
+    /// All steps that were done under this lease.
     pub records: Vec<StepRecord>,
 }
 
@@ -70,19 +73,22 @@ pub async fn finish<F: Borrow<Finished> + Sync>(
         finished.iter().map(|one| one.error.as_ref().map(sqlx::types::Json)).collect();
     let whole: Vec<_> = finished.iter().copied().map(whole_records).collect();
     let in_rows = finished.iter().zip(&whole).filter(|(_, whole)| whole.is_none());
-    let steps = Steps::of(in_rows.map(|(one, _)| (one.lease.run_id, &one.records[..])));
+    let steps = Steps::of(
+        in_rows.flat_map(|(one, _)| one.records.iter().map(|record| (one.lease.run_id, record))),
+    );
     let over: Vec<_> = over.iter().map(|token| token.0).collect();
     // One statement: the rows deleted decide which runs and which steps are written. The share lock
-    // keeps the leases from being taken over until this is committed.
+    // keeps the leases from being taken over until this is committed. What is materialized is joined by
+    // hash: the planner thinks that leases are short, and would read all of one for each run.
     sqlx::query_scalar!(
         r#"
         with live as materialized (
             select token, made_at, run_ids from lease where token = any($2) for share
         ),
-        held as (
+        held as materialized (
             select live.token, live.made_at, h.run_id from live cross join unnest(live.run_ids) as h(run_id)
         ),
-        ended as (
+        ended as materialized (
             select e.*, held.made_at
             from unnest($1::uuid[], $2::bigint[], $3::text[], $4::timestamptz[],
                         $5::jsonb[], $6::jsonb[], $18::text[])
@@ -152,20 +158,96 @@ fn whole_records(finished: &Finished) -> Option<String> {
     (!text.contains("\\u0000")).then_some(text)
 }
 
-/// Writes step records of runs that go on. A record that has ended is never changed: a late word
+/// The most bytes of one row of `checkpoint`, but for a single record that is larger.
+const CHECKPOINT_MAX: usize = 4 << 20;
+
+/// Makes step records of runs that go on durable for as long as their leases last: those of one
+/// lease in one row. Of two words about one attempt at one step, the one that it has ended counts.
+/// Returns the runs whose lease held; what the others wrote counts for nothing.
+///
+/// # Errors
+///
+/// [`StoreError::Database`]; nothing is written then, if the caller's transaction ends with it.
+pub async fn checkpoint<R: Borrow<StepRecord>>(
+    conn: &mut PgConnection,
+    checkpoints: &[(Lease, Vec<R>)],
+) -> Result<Vec<RunId>, StoreError> {
+    let Some((row_tokens, rows)) = checkpoint_rows(checkpoints) else {
+        return keep_steps(conn, checkpoints).await;
+    };
+    let leases: Vec<Lease> = checkpoints.iter().map(|(lease, _)| *lease).collect();
+    let (runs, tokens) = columns(&leases);
+    // The share lock keeps another worker from taking the lease over until this is committed.
+    sqlx::query_scalar!(
+        r#"
+        with live as materialized (
+            select token, run_ids from lease where token = any($2) for share
+        ),
+        held as materialized (
+            select live.token, h.run_id from live cross join unnest(live.run_ids) as h(run_id)
+        ),
+        kept as (
+            insert into checkpoint (token, records)
+            select k.token, k.records::json
+            from unnest($3::bigint[], $4::text[]) as k(token, records) join live using (token)
+        )
+        select h.run_id as "run_id!: RunId"
+        from held as h join unnest($1::uuid[], $2::bigint[]) as g(run_id, token) using (run_id, token)
+        "#,
+        &runs,
+        &tokens,
+        &row_tokens,
+        &rows,
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(StoreError::while_trying("checkpoint steps"))
+}
+
+/// The rows of checkpoints: tokens and JSON arrays. `None` where Postgres could not read one back as
+/// jsonb: then it has to be refused now.
+fn checkpoint_rows<R: Borrow<StepRecord>>(
+    checkpoints: &[(Lease, Vec<R>)],
+) -> Option<(Vec<i64>, Vec<String>)> {
+    let mut open: HashMap<LeaseToken, String> = HashMap::new();
+    let (mut tokens, mut rows) = (Vec::new(), Vec::new());
+    for (lease, records) in checkpoints {
+        let row = open.entry(lease.token).or_default();
+        for record in records {
+            let record = serde_json::to_string(record.borrow()).ok()?;
+            if row.len() + record.len() > CHECKPOINT_MAX && !row.is_empty() {
+                tokens.push(lease.token.0);
+                rows.push(std::mem::take(row) + "]");
+            }
+            row.push(if row.is_empty() { '[' } else { ',' });
+            // The record is an object: its run stands in front of its fields.
+            write!(row, "{{\"run_id\":\"{}\",{}", lease.run_id, record.get(1..)?).ok()?;
+        }
+    }
+    for (token, row) in open.into_iter().filter(|(_, row)| !row.is_empty()) {
+        tokens.push(token.0);
+        rows.push(row + "]");
+    }
+    let has_nul = rows.iter().any(|row| row.contains("\\u0000"));
+    (!has_nul).then_some((tokens, rows))
+}
+
+/// Writes step records as rows of their own, which outlive the lease. A record that has ended is never changed: a late word
 /// that the step is running is dropped. Returns the runs whose lease still held, for which alone
 /// something was written.
 ///
 /// # Errors
 ///
 /// [`StoreError::Database`]; nothing is written then, if the caller's transaction ends with it.
-pub async fn checkpoint(
+pub async fn keep_steps<R: Borrow<StepRecord>>(
     conn: &mut PgConnection,
-    checkpoints: &[(Lease, Vec<StepRecord>)],
+    kept: &[(Lease, Vec<R>)],
 ) -> Result<Vec<RunId>, StoreError> {
-    let leases: Vec<Lease> = checkpoints.iter().map(|(lease, _)| *lease).collect();
+    let leases: Vec<Lease> = kept.iter().map(|(lease, _)| *lease).collect();
     let (runs, tokens) = columns(&leases);
-    let steps = Steps::of(checkpoints.iter().map(|(lease, records)| (lease.run_id, &records[..])));
+    let steps = Steps::of(
+        kept.iter().flat_map(|(lease, records)| records.iter().map(|record| (lease.run_id, record.borrow()))),
+    );
     // The share lock keeps another worker from taking the lease over until this is committed: a record
     // can not arrive behind the back of the run's next holder.
     sqlx::query_scalar!(
@@ -211,7 +293,7 @@ pub async fn checkpoint(
     )
     .fetch_all(conn)
     .await
-    .map_err(StoreError::while_trying("checkpoint steps"))
+    .map_err(StoreError::while_trying("write steps"))
 }
 
 /// Puts runs back into the queue for another try, with their lease given up, and writes the records
@@ -220,12 +302,14 @@ pub async fn checkpoint(
 /// # Errors
 ///
 /// [`StoreError::Database`]; nothing is written then, if the caller's transaction ends with it.
-pub async fn requeue(
+pub async fn requeue<R: Borrow<Requeued>>(
     conn: &mut PgConnection,
-    requeued: &[Requeued],
+    requeued: &[R],
 ) -> Result<Vec<RunId>, StoreError> {
-    let checkpoints: Vec<_> = requeued.iter().map(|one| (one.lease, one.records.clone())).collect();
-    checkpoint(conn, &checkpoints).await?;
+    let requeued: Vec<&Requeued> = requeued.iter().map(Borrow::borrow).collect();
+    let steps: Vec<_> =
+        requeued.iter().map(|one| (one.lease, one.records.iter().collect::<Vec<_>>())).collect();
+    keep_steps(conn, &steps).await?;
 
     let leases: Vec<Lease> = requeued.iter().map(|one| one.lease).collect();
     let (runs, tokens) = columns(&leases);
@@ -287,22 +371,32 @@ struct Steps<'a> {
 }
 
 impl<'a> Steps<'a> {
-    fn of(runs: impl Iterator<Item = (RunId, &'a [StepRecord])>) -> Self {
-        let mut steps = Self::default();
-        for (run, records) in runs {
-            for record in records {
-                steps.run_id.push(run.0);
-                steps.path.push(&record.path);
-                steps.attempt.push(record.attempt);
-                steps.id.push(&record.id);
-                steps.uses.push(record.uses.as_deref());
-                steps.status.push(record.status.as_str());
-                steps.started_at.push(record.started_at);
-                steps.finished_at.push(record.finished_at);
-                steps.input.push(record.input.as_ref());
-                steps.output.push(record.output.as_ref());
-                steps.error.push(record.error.as_ref().map(sqlx::types::Json));
+    fn of(records: impl Iterator<Item = (RunId, &'a StepRecord)>) -> Self {
+        // One statement writes a row only once: the last word about an attempt counts.
+        let mut rows: Vec<(RunId, &StepRecord)> = Vec::new();
+        let mut places: HashMap<(RunId, &str, i32), usize> = HashMap::new();
+        for (run, record) in records {
+            match places.entry((run, record.path.as_str(), record.attempt)) {
+                Entry::Occupied(place) => rows[*place.get()] = (run, record),
+                Entry::Vacant(place) => {
+                    place.insert(rows.len());
+                    rows.push((run, record));
+                }
             }
+        }
+        let mut steps = Self::default();
+        for (run, record) in rows {
+            steps.run_id.push(run.0);
+            steps.path.push(&record.path);
+            steps.attempt.push(record.attempt);
+            steps.id.push(&record.id);
+            steps.uses.push(record.uses.as_deref());
+            steps.status.push(record.status.as_str());
+            steps.started_at.push(record.started_at);
+            steps.finished_at.push(record.finished_at);
+            steps.input.push(record.input.as_ref());
+            steps.output.push(record.output.as_ref());
+            steps.error.push(record.error.as_ref().map(sqlx::types::Json));
         }
         steps
     }

@@ -24,6 +24,9 @@ pub struct Lease {
 pub struct Leased {
     /// The right to it.
     pub lease: Lease,
+    /// It was leased ahead: nothing of it may have effects outside before [`begin`]. When the lease
+    /// lapses until then, that was no attempt.
+    pub ahead: bool,
     /// Who owns it.
     pub agent_id: AgentId,
     /// The revision of its task that it is pinned to; `None` for a pipeline without a task.
@@ -148,6 +151,73 @@ pub async fn release(conn: &mut PgConnection, leases: &[Lease]) -> Result<u64, S
     .map_err(StoreError::while_trying("give leases back"))?;
     rewind(conn).await?;
     Ok(done.unsigned_abs())
+}
+
+/// Notes that runs leased ahead are begun. Returns those whose leases hold.
+///
+/// # Errors
+///
+/// [`StoreError::Database`]; none may be begun then.
+pub async fn begin(conn: &mut PgConnection, leases: &[Lease]) -> Result<Vec<RunId>, StoreError> {
+    let (runs, tokens) = columns(leases);
+    sqlx::query_scalar!(
+        r#"
+        with given as (
+            select * from unnest($1::uuid[], $2::bigint[]) as g(run_id, token)
+        ),
+        begun as (
+            update lease l
+            set ahead = array(select r from unnest(l.ahead) as r
+                              where r not in (select run_id from given where token = l.token))
+            where l.token = any($2)
+            returning l.token, l.run_ids
+        )
+        select given.run_id as "run_id!: RunId"
+        from given join begun on begun.token = given.token and given.run_id = any(begun.run_ids)
+        "#,
+        &runs,
+        &tokens,
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(StoreError::while_trying("note that runs are begun"))
+}
+
+/// Gives runs back that were leased ahead and not begun, as if nobody had ever held them.
+///
+/// # Errors
+///
+/// [`StoreError::Database`]; they are then free when the leases lapse.
+pub async fn put_back(conn: &mut PgConnection, leases: &[Lease]) -> Result<(), StoreError> {
+    let (runs, tokens) = columns(leases);
+    sqlx::query!(
+        "
+        update lease l
+        set run_ids = array(select r from unnest(l.run_ids) as r
+                            where r not in (select run_id from unnest($1::uuid[], $2::bigint[])
+                                                as g(run_id, token) where g.token = l.token))
+        where l.token = any($2)
+        ",
+        &runs,
+        &tokens,
+    )
+    .execute(&mut *conn)
+    .await
+    .map_err(StoreError::while_trying("put runs back"))?;
+    rewind(conn).await
+}
+
+/// Ends the leases that have lapsed, as takers do, for those who look at runs that nobody holds.
+///
+/// # Errors
+///
+/// [`StoreError::Database`].
+pub async fn end_lapsed(conn: &mut PgConnection) -> Result<(), StoreError> {
+    sqlx::query_scalar!("select end_lapsed(array(select token from lease where until <= now()))")
+        .fetch_one(conn)
+        .await
+        .map_err(StoreError::while_trying("end leases that have lapsed"))?;
+    Ok(())
 }
 
 /// Ends leases of whose runs none is left.

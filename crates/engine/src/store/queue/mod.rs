@@ -20,14 +20,16 @@ mod take;
 
 pub use bulk::{MANY_MAX, cancel_many, retry_many};
 pub use cancel::{Canceled, cancel};
-pub use commit::{Finished, Requeued, checkpoint, finish, requeue};
+pub use commit::{Finished, Requeued, checkpoint, finish, keep_steps, requeue};
 pub(super) use enqueue::claim_key;
 pub use enqueue::{Enqueued, Held, NewWork, enqueue, enqueue_batch, enqueue_many};
 pub use expire::{Expired, expire};
 pub use held::{
     Admitted, Released, admit_tasks, catch_up_backlog, release_catch_up, supersede, tasks_to_admit,
 };
-pub use lease::{Lease, Leased, Past, Renewal, end_leases, release, renew};
+pub use lease::{
+    Lease, Leased, Past, Renewal, begin, end_lapsed, end_leases, put_back, release, renew,
+};
 pub use merge::{enqueue_trigger, hold_tasks};
 pub use places::{Placed, admit_key, admit_keys, keys_to_admit};
 pub use rates::{WaitingRate, admit_rate, admit_rates, held_come_due_in, waiting_rates};

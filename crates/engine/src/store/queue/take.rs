@@ -9,7 +9,7 @@
 //! looks whether it is leased ([`super::untaken`]). A taker that finds a row written to waits for that
 //! writer. So one of the two always sees the other.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -64,6 +64,8 @@ struct Lane {
 struct Batch {
     token: LeaseToken,
     runs: Vec<RunId>,
+    /// Those of them that are not begun yet.
+    ahead: HashSet<RunId>,
 }
 
 /// What [`QueueView::take`] found.
@@ -85,6 +87,8 @@ pub struct Take {
     pub duration: Duration,
     /// The most runs.
     pub wanted: u16,
+    /// Of them, how many are begun at once; the others are leased ahead ([`Leased::ahead`]).
+    pub slots: u16,
     /// A run that has waited so long goes before others of a better priority, up to a quarter of
     /// what is taken.
     pub ageing: Duration,
@@ -161,7 +165,7 @@ impl QueueView {
                    live_tokens as "live!", low_token as "highest!", rewound_to as "rewound!",
                    lane_agents as "agents!: Vec<AgentId>", lane_priorities as "priorities!",
                    lane_since as "since!"
-            from take_due($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+            from take_due($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
             "#,
             how.worker.0,
             seconds(how.duration),
@@ -175,6 +179,7 @@ impl QueueView {
             &agents,
             &priorities,
             &since,
+            i32::from(how.slots),
         )
         .fetch_one(conn)
         .await
@@ -196,7 +201,8 @@ impl QueueView {
             .collect();
         let is_short = row.runs.len() < usize::from(how.wanted);
         if let Some(token) = row.token {
-            self.unread = Some(Batch { token, runs: row.runs });
+            let ahead = row.runs.iter().skip(how.slots.into()).copied().collect();
+            self.unread = Some(Batch { token, runs: row.runs, ahead });
         }
         let next_in = row
             .next_in
@@ -234,7 +240,9 @@ impl QueueView {
     ) -> Result<(), StoreError> {
         let row = sqlx::query!(
             r#"
-            select token as "token: LeaseToken", run_ids as "runs: Vec<RunId>" from lease
+            select token as "token: LeaseToken", run_ids as "runs: Vec<RunId>",
+                   coalesce(ahead, '{}') as "ahead!: Vec<RunId>"
+            from lease
             where token > $1 and worker = $2 order by token desc limit 1
             "#,
             self.highest,
@@ -243,7 +251,11 @@ impl QueueView {
         .fetch_optional(conn)
         .await
         .map_err(StoreError::while_trying("look for a lease whose answer was lost"))?;
-        self.unread = row.map(|row| Batch { token: row.token, runs: row.runs });
+        self.unread = row.map(|row| Batch {
+            token: row.token,
+            runs: row.runs,
+            ahead: row.ahead.into_iter().collect(),
+        });
         self.may_hold_more = false;
         Ok(())
     }
@@ -277,7 +289,7 @@ async fn read(conn: &mut PgConnection, batch: &Batch) -> Result<Vec<Leased>, Sto
         .await
         .map_err(StoreError::while_trying("take runs out of a lease"))?;
     }
-    rows.into_iter().map(|row| row.leased(batch.token)).collect()
+    rows.into_iter().map(|row| row.leased(batch)).collect()
 }
 
 async fn read_rows(conn: &mut PgConnection, batch: &Batch) -> Result<Vec<Row>, StoreError> {
@@ -334,13 +346,14 @@ struct Row {
 }
 
 impl Row {
-    fn leased(self, token: LeaseToken) -> Result<Leased, StoreError> {
+    fn leased(self, batch: &Batch) -> Result<Leased, StoreError> {
         let trigger = self.trigger.parse().map_err(|error: String| StoreError::Database {
             doing: "read a leased run",
             source: sqlx::Error::Decode(error.into()),
         })?;
         Ok(Leased {
-            lease: Lease { run_id: self.run_id, token },
+            lease: Lease { run_id: self.run_id, token: batch.token },
+            ahead: batch.ahead.contains(&self.run_id),
             agent_id: self.agent_id,
             task: self.task_id.zip(self.revision),
             priority: self.priority,
