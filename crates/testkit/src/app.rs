@@ -308,6 +308,8 @@ impl TestApp {
             "select path || '#' || attempt || ' ' || status
              from (select path, attempt, status, started_at from run_step where run_id = $1
                    union all
+                   select path, attempt, status, started_at from checkpointed where run_id = $1
+                   union all
                    select s.* from run cross join json_to_recordset(steps) as s(
                        path text, attempt int, status text, started_at timestamptz) where id = $1) as step
              order by started_at, path, attempt",

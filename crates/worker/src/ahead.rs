@@ -18,13 +18,13 @@ use crate::held::Held;
 pub(crate) type Ready = (Arc<Held>, Leased);
 
 /// For how long what is taken ahead is to last.
-const AHEAD: Duration = Duration::from_millis(30);
+const AHEAD: Duration = Duration::from_millis(80);
 /// The most runs ahead.
 const AHEAD_MAX: usize = 500;
 /// Fewer are not worth it.
 const AHEAD_MIN: usize = 10;
 /// Runs ahead that waited so long are given back.
-const STALE: Duration = Duration::from_millis(200);
+const STALE: Duration = Duration::from_millis(400);
 /// How far back the rate looks.
 const MEMORY: Duration = Duration::from_millis(50);
 
@@ -140,7 +140,11 @@ impl Rate {
             self.per_second += weight * (rate - self.per_second);
         }
         self.last = Some((now, count));
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small number")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a small number"
+        )]
         let ahead = (self.per_second * AHEAD.as_secs_f64()) as usize;
         if ahead < AHEAD_MIN { 0 } else { ahead.min(AHEAD_MAX) }
     }

@@ -299,7 +299,8 @@ impl<'a> Groups<'a> {
             || !self.requeued.is_empty()
             || !self.released.is_empty()
             || (self.finished.is_empty() && !self.over.is_empty());
-        let single = [&self.begun.is_empty(), &self.checkpoints.is_empty(), &self.finished.is_empty()];
+        let single =
+            [&self.begun.is_empty(), &self.checkpoints.is_empty(), &self.finished.is_empty()];
         if !others && single.iter().filter(|empty| !***empty).count() == 1 {
             let mut conn =
                 ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;

@@ -38,7 +38,7 @@ pub struct Held {
 struct State {
     why: Option<Why>,
     /// The step that is on, since when, and whether viewers have been told.
-    step: Option<(StepRecord, Instant, bool)>,
+    step: Option<(Arc<StepRecord>, Instant, bool)>,
 }
 
 impl Held {
@@ -59,7 +59,7 @@ impl Held {
     }
 
     /// Notes which step is on; `None`: none is.
-    pub fn set_step(&self, step: Option<StepRecord>) {
+    pub fn set_step(&self, step: Option<Arc<StepRecord>>) {
         self.state().step = step.map(|record| (record, Instant::now(), false));
     }
 
@@ -71,7 +71,7 @@ impl Held {
             return None;
         }
         *told = true;
-        Some(record.clone())
+        Some(StepRecord::clone(record))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

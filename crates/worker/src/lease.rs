@@ -130,10 +130,15 @@ impl Taker {
 
     /// Starts what was taken ahead on the slots in hand, leases for the rest of them, and some ahead.
     /// Returns how long to sleep, or `None` when there may be more at once.
-    async fn take(&mut self, mut slots: Vec<OwnedSemaphorePermit>) -> Result<Option<Duration>, StoreError> {
+    async fn take(
+        &mut self,
+        mut slots: Vec<OwnedSemaphorePermit>,
+    ) -> Result<Option<Duration>, StoreError> {
         let worker = Arc::clone(&self.worker);
         let ctx = &worker.ctx;
-        while !slots.is_empty() && let Some(ready) = worker.ahead.pop() {
+        while !slots.is_empty()
+            && let Some(ready) = worker.ahead.pop()
+        {
             self.start(ready, slots.pop());
         }
         worker.ahead.want(self.rate.runs_ahead(worker.pace.count()));

@@ -28,7 +28,9 @@ const AFTER_OUTAGE: Duration = Duration::from_secs(1);
 /// Works on `run` and says what is to be written; `None` when another worker has it.
 pub(crate) async fn perform(worker: &Worker, held: &Arc<Held>, run: Leased) -> Option<Write> {
     let lease = run.lease;
-    let caught = AssertUnwindSafe(attempt(worker, held, run)).catch_unwind().await;
+    // Boxed because it is large and would be moved about.
+    let attempt = Box::pin(attempt(worker, held, run));
+    let caught = AssertUnwindSafe(attempt).catch_unwind().await;
     caught.unwrap_or_else(|_| {
         tracing::error!(run.id = %lease.run_id, "a run made the worker panic");
         let error = fault("panic", "the worker failed while working on the run; this is its fault");
@@ -71,7 +73,11 @@ async fn attempt(worker: &Worker, held: &Arc<Held>, run: Leased) -> Option<Write
             )));
         }
     };
-    if run.ahead && run.past == Past::Fresh && !definition.is_harmless && !begin(worker, lease).await {
+    if run.ahead
+        && run.past == Past::Fresh
+        && !definition.is_harmless
+        && !begin(worker, lease).await
+    {
         return None;
     }
     let mut prepared = match prepare(worker, &run, &definition).await {
@@ -93,9 +99,9 @@ async fn attempt(worker: &Worker, held: &Arc<Held>, run: Leased) -> Option<Write
         )));
     }
     let unsent = std::mem::take(&mut prepared.interrupted);
-    let journal = RunJournal { worker, held, records: Mutex::new(Records { kept: Vec::new(), unsent }) };
+    let journal =
+        RunJournal { worker, held, records: Mutex::new(Records { kept: Vec::new(), unsent }) };
     let outcome = run_attempt(worker, held, &definition, prepared.context, &journal).await;
-    held.set_step(None);
     if definition.is_harmless {
         worker.pace.note();
     }
@@ -125,6 +131,7 @@ async fn run_attempt(
     );
     tokio::pin!(walk);
     tokio::select! {
+        biased; // a run that ends at once costs no timer
         outcome = &mut walk => return outcome,
         () = tokio::time::sleep(definition.timeout) => held.stop(Why::Timeout),
     }
@@ -340,7 +347,6 @@ impl RunJournal<'_> {
 
 impl Journal for RunJournal<'_> {
     fn checkpoint(&self, records: Vec<StepRecord>) -> BoxFuture<'_, Result<(), JournalError>> {
-        self.held.set_step(None);
         let mut all = std::mem::take(&mut self.records().unsent);
         all.extend(records);
         async move {
@@ -361,7 +367,11 @@ impl Journal for RunJournal<'_> {
         .boxed()
     }
 
-    fn started(&self, record: &StepRecord) {
-        self.held.set_step(Some(record.clone()));
+    fn started(&self, record: &Arc<StepRecord>) {
+        self.held.set_step(Some(Arc::clone(record)));
+    }
+
+    fn ended(&self) {
+        self.held.set_step(None);
     }
 }

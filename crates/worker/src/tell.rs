@@ -1,6 +1,8 @@
 //! Telling what became of runs: to metrics, to the log, and to whoever watches.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use orchestrator_boot::Context;
@@ -10,6 +12,7 @@ use orchestrator_engine::store::queue::Leased;
 use orchestrator_engine::streams::{Lifecycle, Streams};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::Worker;
 use crate::after::Ended;
@@ -63,32 +66,77 @@ impl Subject {
     }
 }
 
-/// The most changes that wait to be told. Beyond that they are dropped: they are news, not facts.
-const UNTOLD_MAX: usize = 2_000;
+/// The most changes of runs told in a [`WINDOW`]: more can nobody follow. Of the others it is told how many
+/// there were.
+const TOLD_MAX: usize = 500;
+const WINDOW: Duration = Duration::from_secs(1);
 /// The most changes told at once.
 const TOLD_AT_ONCE: usize = 250;
 const STARTED: &str = "run.started";
 
 /// Tells whoever watches, many changes in one round trip, while runs go on.
-pub(crate) struct Teller(mpsc::Sender<Lifecycle>);
+pub(crate) struct Teller {
+    changes: mpsc::Sender<Lifecycle>,
+    window: Mutex<Window>,
+    untold: Arc<AtomicU64>,
+}
+
+struct Window {
+    since: Instant,
+    told: usize,
+}
 
 impl Teller {
     /// Starts the task that tells; it ends when the teller is dropped and all is told.
     pub(crate) fn start(streams: Streams) -> (Self, JoinHandle<()>) {
-        let (sender, mut untold) = mpsc::channel(UNTOLD_MAX);
+        let (sender, mut receiver) = mpsc::channel(TOLD_MAX);
+        let untold = Arc::new(AtomicU64::new(0));
+        let skipped = Arc::clone(&untold);
         let telling = tokio::spawn(async move {
             let mut changes = Vec::with_capacity(TOLD_AT_ONCE);
-            while untold.recv_many(&mut changes, TOLD_AT_ONCE).await > 0 {
-                drop_overtaken(&mut changes);
-                streams.lifecycle(&changes).await;
-                changes.clear();
+            // What was skipped in a window is told after it.
+            let mut wait = Duration::MAX;
+            loop {
+                let heard = receiver.recv_many(&mut changes, TOLD_AT_ONCE);
+                match tokio::time::timeout(wait, heard).await {
+                    Ok(0) => break,
+                    Ok(_) => {
+                        drop_overtaken(&mut changes);
+                        streams.lifecycle(&changes).await;
+                        changes.clear();
+                        wait = WINDOW;
+                    }
+                    Err(_) => {
+                        wait = Duration::MAX;
+                        let count = skipped.swap(0, Ordering::Relaxed);
+                        if count > 0 {
+                            streams.untold(count).await;
+                        }
+                    }
+                }
             }
         });
-        (Self(sender), telling)
+        let window = Mutex::new(Window { since: Instant::now(), told: 0 });
+        (Self { changes: sender, window, untold }, telling)
     }
 
-    fn tell(&self, change: Lifecycle) {
-        self.0.try_send(change).ok();
+    /// Tells a change, unless there are too many.
+    fn tell(&self, change: impl FnOnce() -> Lifecycle) {
+        if !self.has_room() || self.changes.try_send(change()).is_err() {
+            self.untold.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        if window.told >= TOLD_MAX {
+            if window.since.elapsed() < WINDOW {
+                return false;
+            }
+            *window = Window { since: Instant::now(), told: 0 };
+        }
+        window.told += 1;
+        true
     }
 }
 
@@ -102,7 +150,7 @@ fn drop_overtaken(changes: &mut Vec<Lifecycle>) {
 /// Runs were leased and begin now.
 pub(crate) fn started(worker: &Worker, leased: &[Leased]) {
     for run in leased {
-        worker.teller.tell(Subject::of(run).lifecycle(&worker.ctx, STARTED));
+        worker.teller.tell(|| Subject::of(run).lifecycle(&worker.ctx, STARTED));
     }
 }
 
@@ -160,7 +208,7 @@ pub(crate) fn ended(
             }
         }
     };
-    worker.teller.tell(subject.lifecycle(ctx, kind));
+    worker.teller.tell(|| subject.lifecycle(ctx, kind));
 }
 
 /// Another worker has the run: what this one did is dropped.

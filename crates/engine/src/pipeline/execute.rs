@@ -235,7 +235,7 @@ impl<'a> Execution<'a> {
     async fn perform(
         &mut self,
         step: &Step,
-        mut record: StepRecord,
+        record: StepRecord,
         input: Json,
         used: i32,
     ) -> Result<Option<Json>, End> {
@@ -243,6 +243,7 @@ impl<'a> Execution<'a> {
             let records = std::mem::take(&mut self.pending);
             self.journal.checkpoint(records).await.map_err(End::Stopped)?;
         }
+        let record = Arc::new(record);
         self.journal.started(&record);
         let request = ToolCall {
             address: step.uses.clone(),
@@ -253,6 +254,8 @@ impl<'a> Execution<'a> {
             cancel: self.cancel.child_token(),
         };
         let called = call(self.caller, request, &self.cancel).await;
+        self.journal.ended();
+        let mut record = Arc::unwrap_or_clone(record);
         let result = match called {
             Called::Answered(result) => result.map_err(Failure::from).and_then(|output| {
                 bounded(&output, self.data_max_bytes, "output", "the tool's output")?;

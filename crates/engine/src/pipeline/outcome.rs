@@ -15,7 +15,10 @@ pub trait Journal: Send + Sync {
     fn checkpoint(&self, records: Vec<StepRecord>) -> BoxFuture<'_, Result<(), JournalError>>;
 
     /// A step has started: a hint for viewers, which may be dropped.
-    fn started(&self, record: &StepRecord);
+    fn started(&self, record: &Arc<StepRecord>);
+
+    /// It has ended; its record is let go of.
+    fn ended(&self);
 }
 
 /// Why a checkpoint was not kept. The run must not go on.

@@ -111,8 +111,10 @@ impl Journal for Memory {
         async move { if breaks { Err(JournalError::LeaseLost) } else { Ok(()) } }.boxed()
     }
 
-    fn started(&self, record: &StepRecord) {
-        self.started.lock().unwrap().push(record.clone());
+    fn ended(&self) {}
+
+    fn started(&self, record: &Arc<StepRecord>) {
+        self.started.lock().unwrap().push(StepRecord::clone(record));
     }
 }
 

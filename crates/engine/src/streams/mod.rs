@@ -212,6 +212,14 @@ impl Streams {
         }
     }
 
+    /// Tells whoever watches that `count` changes of runs came too fast to be told one by one.
+    pub async fn untold(&self, count: u64) {
+        let mut add = redis::cmd("XADD");
+        add.arg(LIFECYCLE).arg("MAXLEN").arg("~").arg(LIFECYCLE_KEPT);
+        add.arg("*").arg("kind").arg("runs.changed").arg("count").arg(count);
+        self.call::<String>(&add).await;
+    }
+
     /// Wakes workers for new runs and tells whoever watches of them; one round trip.
     pub async fn queued(&self, changes: &[Lifecycle]) {
         let mut wake = redis::pipe();

@@ -51,7 +51,7 @@ async fn a_run_whose_worker_is_lost_goes_on_behind_the_last_checkpoint() {
     let first = app.start_worker(&first_tools);
     let run = app.run_now(task).await;
     first_tools.called(3).await;
-    app.until("select count(*) from run_step where status = 'running'", 1).await;
+    app.until("select count(*) from checkpointed where status = 'running'", 1).await;
     first.kill();
 
     let second_tools = FakeTools::default();

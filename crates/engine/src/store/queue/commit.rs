@@ -245,9 +245,10 @@ pub async fn keep_steps<R: Borrow<StepRecord>>(
 ) -> Result<Vec<RunId>, StoreError> {
     let leases: Vec<Lease> = kept.iter().map(|(lease, _)| *lease).collect();
     let (runs, tokens) = columns(&leases);
-    let steps = Steps::of(
-        kept.iter().flat_map(|(lease, records)| records.iter().map(|record| (lease.run_id, record.borrow()))),
-    );
+    let steps =
+        Steps::of(kept.iter().flat_map(|(lease, records)| {
+            records.iter().map(|record| (lease.run_id, record.borrow()))
+        }));
     // The share lock keeps another worker from taking the lease over until this is committed: a record
     // can not arrive behind the back of the run's next holder.
     sqlx::query_scalar!(
