@@ -21,6 +21,7 @@ pub struct Lease {
 
 /// A run just leased, with what is needed to work on it.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about a run")]
 pub struct Leased {
     /// The right to it.
     pub lease: Lease,
