@@ -15,6 +15,7 @@ mod perform;
 mod renew;
 mod tell;
 mod toolbox;
+mod trace;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,10 +29,10 @@ use orchestrator_engine::tool::{ToolCaller, ToolSpec};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use commit::Committer;
 use definitions::Definitions;
 use held::Holding;
 use tell::Teller;
+use trace::{Committer, Tracer};
 
 /// How long the database may take to answer. A connection that falls silent (a fail-over, a firewall that
 /// forgot it) is given up then, and the call made again on another. What was written after all is fenced.
@@ -55,6 +56,7 @@ struct Worker {
     definitions: Definitions,
     holding: Arc<Holding>,
     committer: Committer,
+    tracer: Arc<Tracer>,
     teller: Teller,
     /// Asks for a renewal before its time.
     look: Notify,
@@ -97,7 +99,9 @@ pub async fn serve_with(
     stop: CancellationToken,
 ) -> Result<(), BoxError> {
     let holding = Arc::new(Holding::default());
-    let (committer, committing) = Committer::start(ctx.clone(), Arc::clone(&holding));
+    let (inner, committing) = commit::Committer::start(ctx.clone(), Arc::clone(&holding));
+    let tracer = Arc::new(Tracer::default());
+    let committer = Committer { inner, tracer: Arc::clone(&tracer), ctx: ctx.clone() };
     let (teller, telling) = Teller::start(ctx.streams.clone());
     let worker = Arc::new(Worker {
         tools: offer.caller,
@@ -105,6 +109,7 @@ pub async fn serve_with(
         definitions: Definitions::default(),
         holding,
         committer,
+        tracer,
         teller,
         look: Notify::new(),
         busy: Notify::new(),
