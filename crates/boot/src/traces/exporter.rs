@@ -1,7 +1,7 @@
 //! Sending spans, and saying once that it fails and once that it works again.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use opentelemetry_otlp::{
@@ -19,7 +19,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Watched {
     inner: SpanExporter,
-    /// How many spans were lost in the outage that is on; 0 when there is none.
+    is_away: AtomicBool,
+    /// How many spans were lost in the outage that is on.
     lost: AtomicU64,
 }
 
@@ -33,7 +34,7 @@ impl Watched {
             .with_headers(headers.unwrap_or_default())
             .with_timeout(ANSWER_MAX)
             .build()?;
-        Ok(Self { inner, lost: AtomicU64::new(0) })
+        Ok(Self { inner, is_away: AtomicBool::new(false), lost: AtomicU64::new(0) })
     }
 }
 
@@ -42,14 +43,14 @@ impl opentelemetry_sdk::trace::SpanExporter for Watched {
         let count = batch.len() as u64;
         let sent = self.inner.export(batch).await;
         match &sent {
-            Ok(()) => {
+            Ok(()) if self.is_away.swap(false, Ordering::Relaxed) => {
                 let lost = self.lost.swap(0, Ordering::Relaxed);
-                if lost > 0 {
-                    tracing::info!(lost, "traces are sent again; {lost} spans were lost");
-                }
+                tracing::info!(lost, "traces are sent again; {lost} spans were lost");
             }
+            Ok(()) => {}
             Err(error) => {
-                if self.lost.fetch_add(count, Ordering::Relaxed) == 0 {
+                self.lost.fetch_add(count, Ordering::Relaxed);
+                if !self.is_away.swap(true, Ordering::Relaxed) {
                     tracing::warn!(%error, "traces cannot be sent; going on without them");
                 }
             }
@@ -79,7 +80,44 @@ fn headers(written: &str) -> HashMap<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use opentelemetry_sdk::trace::SpanExporter as _;
+
     use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn of_a_collector_that_is_away_is_told_once() {
+        crate::install_crypto();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let endpoint = format!("http://127.0.0.1:{port}");
+        let exporter = Watched::new(&Tracing { endpoint, headers: None, ratio: 1.0 }).unwrap();
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+
+        tracing::subscriber::with_default(subscriber, || {
+            for _ in 0..3 {
+                assert!(futures::executor::block_on(exporter.export(Vec::new())).is_err());
+            }
+        });
+
+        let said = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(said.lines().filter(|line| line.contains("WARN")).count(), 1, "{said}");
+    }
 
     #[test]
     fn headers_are_pairs_with_percent_encoded_values() {
