@@ -32,7 +32,7 @@ pub(crate) async fn perform(worker: &Worker, held: &Arc<Held>, run: Leased) -> O
     let Some(traced) = worker.tracer.begin(&worker.ctx, &run) else {
         return caught(worker, held, run).await;
     };
-    let around = traced.log_span(&run);
+    let around = trace::log_span(&run);
     let write = caught(worker, held, run).instrument(around).await;
     match &write {
         Some(write) => traced.steps(&worker.ctx, trace::records(write)),

@@ -89,12 +89,6 @@ impl Tracer {
 }
 
 impl Traced {
-    /// What stands around every line that is logged meanwhile.
-    pub(crate) fn log_span(&self, run: &Leased) -> tracing::Span {
-        let task = run.info.task_id.map(tracing::field::display);
-        tracing::info_span!("run", run.id = %run.lease.run_id, task.id = task)
-    }
-
     /// Sends a span for each of `records` that this attempt began and that has ended.
     pub(crate) fn steps(&self, ctx: &Context, records: &[StepRecord]) {
         for record in records.iter().filter(|record| record.started_at >= self.begun) {
@@ -122,6 +116,12 @@ impl Traced {
         }
         span
     }
+}
+
+/// What stands around every line that is logged during a traced attempt.
+pub(crate) fn log_span(run: &Leased) -> tracing::Span {
+    let task = run.info.task_id.map(tracing::field::display);
+    tracing::info_span!("run", run.id = %run.lease.run_id, task.id = task)
 }
 
 /// Tools that are told the span of each call.

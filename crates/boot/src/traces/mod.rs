@@ -159,6 +159,7 @@ impl Traces {
 
     /// Sends the first span of a run that was made (`by` what, within `times`), with a link to the
     /// request that asked for it. Returns its place, when the run is traced.
+    #[expect(clippy::must_use_candidate, reason = "it is called for what it sends")]
     pub fn made(
         &self,
         run: RunId,
@@ -199,7 +200,7 @@ impl Traces {
             dropped_attributes_count: 0,
             events: SpanEvents::default(),
             links,
-            status: span.error.map_or(Status::Unset, |kind| Status::error(kind)),
+            status: span.error.map_or(Status::Unset, Status::error),
             instrumentation_scope: sending.scope.clone(),
         });
     }

@@ -165,7 +165,7 @@ async fn told(headers: HeaderMap, Json(message): Json<Value>) -> Response {
             json!({"tools": [{"name": "told", "inputSchema": {"type": "object"}}]})
         }
         Some("tools/call") => json!({"content": [], "structuredContent": {
-            "header": headers.get("traceparent").map(|value| value.to_str().unwrap()),
+            "header": headers.get("traceparent").map(|value| value.to_str().expect("it is text")),
             "meta": message["params"]["_meta"]["traceparent"],
         }}),
         _ => return StatusCode::ACCEPTED.into_response(),

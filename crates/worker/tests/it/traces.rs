@@ -32,8 +32,8 @@ struct Collector {
 
 impl Collector {
     async fn start() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("it has an address"));
         let collector = Self { url, spans: Arc::default() };
         let routes = Router::new()
             .route("/v1/traces", post(receive))
@@ -51,7 +51,7 @@ impl Collector {
         let mut spans = self.spans.subscribe();
         let there = spans.wait_for(|all| of(all).len() >= count);
         let waited = tokio::time::timeout(std::time::Duration::from_mins(1), there).await;
-        let all = waited.unwrap_or_else(|_| panic!("{:#?}", self.spans.borrow())).unwrap().clone();
+        let Ok(Ok(all)) = waited else { panic!("too few of {id}: {:#?}", self.spans.borrow()) };
         of(&all)
     }
 }
@@ -74,7 +74,8 @@ async fn receive(State(collector): State<Collector>, body: Bytes) -> Vec<u8> {
 }
 
 async fn page(headers: HeaderMap) -> Json<Value> {
-    Json(json!({"traceparent": headers.get("traceparent").map(|it| it.to_str().unwrap())}))
+    let seen = headers.get("traceparent").map(|value| value.to_str().expect("it is text"));
+    Json(json!({ "traceparent": seen }))
 }
 
 fn hex(bytes: &[u8]) -> String {
