@@ -101,7 +101,7 @@ pub const SETTINGS: &[SettingDoc] = &[
         ALL,
         "OTEL_EXPORTER_OTLP_HEADERS",
         "name=value,name=value, values percent-encoded",
-        "Headers that go with traces, such as authorization=Basic%20....",
+        "Headers that go with traces, such as authorization=Basic%20dTpw.",
     ),
     row(
         ALL,
