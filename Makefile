@@ -177,6 +177,10 @@ clean: ## Remove what was built (not .orchestrator/, which holds data)
 clean-all: clean ## Remove containers, images and volumes too, WITH ALL DATA of the containers (asks)
 	@$(OPS) remove-everything $(SURE)
 
+.PHONY: release
+release: ## Archive, Debian package and SHA256SUMS, in target/dist (docs/installing.md)
+	ops/scripts/release.sh $(ARGS)
+
 .PHONY: bench-scheduler
 bench-scheduler: deps ## Measure schedules: lateness, a burst, a million of them (about 5 min; ARGS='--help')
 	cargo build --release --locked -p orchestrator-cli -p orchestrator-scheduler -p orchestrator-bench

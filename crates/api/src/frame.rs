@@ -13,6 +13,7 @@ use tracing::Instrument as _;
 
 use crate::problem::Problem;
 use crate::state::Api;
+use crate::trace::Traced;
 
 /// The header that names a request, taken or made, and always returned.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -51,8 +52,10 @@ pub async fn frame(State(api): State<Api>, mut request: Request, next: Next) -> 
     request.extensions_mut().insert(RequestId(request_id.clone()));
 
     let begun = tokio::time::Instant::now();
-    let span = tracing::info_span!("request", %request_id, %method, %path);
-    let mut response = async {
+    let traced = Traced::begin(&api, request.headers(), &path);
+    let trace_id = traced.as_ref().map(|traced| traced.id());
+    let span = tracing::info_span!("request", %request_id, %method, %path, trace_id);
+    let answering = async {
         let response = if path.contains("%00") {
             // Postgres keeps no such text, so there is nothing that it could name.
             Problem::bad_request("the path holds the character U+0000").into_response()
@@ -69,8 +72,11 @@ pub async fn frame(State(api): State<Api>, mut request: Request, next: Next) -> 
         }
         response
     }
-    .instrument(span)
-    .await;
+    .instrument(span);
+    let mut response = match traced {
+        Some(traced) => traced.around((&method, &route, &request_id), answering).await,
+        None => answering.await,
+    };
 
     if response.status().is_client_error() || response.status().is_server_error() {
         response = write_problem(response, &path, &request_id);

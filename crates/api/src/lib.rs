@@ -20,6 +20,7 @@ pub mod problem;
 pub mod read;
 pub mod routes;
 pub mod state;
+mod trace;
 
 use std::net::SocketAddr;
 

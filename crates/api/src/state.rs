@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use orchestrator_boot::Context;
-use orchestrator_boot::HealthBoard;
+use orchestrator_boot::{Context, HealthBoard, Traces};
 use orchestrator_engine::clock::Clock;
 use orchestrator_engine::id::{AgentId, RunId, TaskId};
 use orchestrator_engine::metrics::Metrics;
@@ -60,6 +59,8 @@ pub struct Api {
     pub streams: Streams,
     /// What is counted and measured.
     pub metrics: Metrics,
+    /// Where spans go, if anywhere.
+    pub traces: Traces,
     /// What is well and what is not.
     pub health: HealthBoard,
     /// What can be set.
@@ -81,6 +82,7 @@ impl Api {
             clock: Arc::clone(&ctx.clock),
             streams: ctx.streams.clone(),
             metrics: ctx.metrics.clone(),
+            traces: ctx.traces.clone(),
             health: ctx.health.clone(),
             options: Options {
                 rate_limit_per_minute: ctx.settings.api.rate_limit_per_minute,

@@ -9,6 +9,7 @@ use orchestrator_engine::metrics::Metrics;
 use orchestrator_engine::streams::Streams;
 use sqlx::PgPool;
 
+use crate::Traces;
 use crate::health::{CheckOutcome, HealthBoard};
 
 /// What a service is handed. Clones share everything in it.
@@ -26,6 +27,8 @@ pub struct Context {
     pub clock: Arc<dyn Clock>,
     /// What is counted and measured.
     pub metrics: Metrics,
+    /// Where spans go, if anywhere.
+    pub traces: Traces,
     /// What is well and what is not.
     pub health: HealthBoard,
     /// Who we are in heartbeats and leases. Two workers in one process need two: see
@@ -61,13 +64,19 @@ impl Context {
             let pool = probe.clone();
             async move { ask_database(&pool).await }
         });
+        let process_id = ProcessId::new(started_at, &mut id::rng());
+        let traces = settings
+            .tracing
+            .as_ref()
+            .map_or_else(Traces::none, |tracing| Traces::open(service, tracing, process_id));
         Self {
             settings: Arc::new(settings),
             pool,
             streams,
             metrics,
             health,
-            process_id: ProcessId::new(started_at, &mut id::rng()),
+            traces,
+            process_id,
             started_at,
             clock,
         }

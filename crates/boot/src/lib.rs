@@ -17,6 +17,7 @@ mod outage;
 mod port;
 mod signals;
 mod start;
+pub mod traces;
 
 pub use context::Context;
 pub use database::{bring_up_to_date, connect, pool};
@@ -26,6 +27,7 @@ pub use orchestrator_engine::config::Service;
 pub use outage::Outage;
 pub use signals::stop_on_signal;
 pub use start::{STOP_MAX, install_crypto, run};
+pub use traces::Traces;
 
 /// What ends a service early. It is logged once, by whoever called `serve`.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;

@@ -161,9 +161,10 @@ where
     if matches!(service, Service::Scheduler | Service::Worker) {
         port::serve(ctx.clone(), address, port_stop).await?;
     }
-    let (health, pool) = (ctx.health.clone(), ctx.pool.clone());
+    let (health, pool, traces) = (ctx.health.clone(), ctx.pool.clone(), ctx.traces.clone());
     let ended = within(body(ctx, stop.clone()), &stop, &health).await;
     pool.close().await;
+    traces.close().await;
     ended
 }
 

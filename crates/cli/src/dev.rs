@@ -158,6 +158,7 @@ async fn beside_servers(
     let up = || announce(&base, &place.data_dir, servers);
     let ended = serve_all(&ctx, args.workers, stop, up).await;
     pool.close().await;
+    ctx.traces.close().await;
     ended
 }
 

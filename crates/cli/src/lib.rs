@@ -16,6 +16,7 @@ mod dev;
 mod doctor;
 mod event;
 pub mod failure;
+mod man;
 mod migrate;
 pub mod output;
 mod run;
@@ -87,12 +88,15 @@ enum Verb {
     Migrate,
     /// Print a script that makes a shell complete our commands.
     Completions(completions::Args),
+    /// Write the manual pages into a folder.
+    #[command(hide = true)]
+    Man(man::Args),
 }
 
 /// Runs the command line of this process to its exit code.
 #[must_use]
 pub fn run() -> ExitCode {
-    let command = Cli::command().after_long_help(config::help(Service::Cli));
+    let command = described();
     // clap prints and exits by itself: 0 for --help and --version, 2 for what it does not understand.
     let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
     orchestrator_boot::install_crypto();
@@ -103,6 +107,11 @@ pub fn run() -> ExitCode {
             failure.exit_code()
         }
     }
+}
+
+/// The command line with its settings.
+fn described() -> clap::Command {
+    Cli::command().after_long_help(config::help(Service::Cli))
 }
 
 fn perform(cli: Cli, env: Env) -> Result<ExitCode, Failure> {
@@ -129,6 +138,7 @@ fn perform(cli: Cli, env: Env) -> Result<ExitCode, Failure> {
             completions::run(&args, &mut Cli::command());
             Ok(ExitCode::SUCCESS)
         }
+        Verb::Man(args) => man::run(&args, described()).map(|()| ExitCode::SUCCESS),
     };
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     ended

@@ -22,6 +22,7 @@ pub mod streams;
 pub mod task;
 pub mod telemetry;
 pub mod tool;
+pub mod trace;
 
 /// The version of this build, as every service reports it.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

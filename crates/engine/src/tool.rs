@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::id::RunId;
+use crate::trace::TraceParent;
 
 /// What the catalogue says of one tool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +48,8 @@ pub struct ToolCall {
     pub idempotency_key: String,
     /// The run the call belongs to.
     pub run_id: RunId,
+    /// The span of the call, where its run is traced: to be handed on to whoever is asked.
+    pub trace: Option<TraceParent>,
     /// Set when the run is canceled, the process is to end, or the time is over: stop soon.
     pub cancel: CancellationToken,
 }

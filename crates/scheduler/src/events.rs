@@ -214,6 +214,7 @@ async fn consume_batch(ctx: &Context, held: &Notify) -> Result<usize, StoreError
     if held_back {
         held.notify_one();
     }
+    crate::trace::made(ctx, &new, Trigger::Event);
     if !new.is_empty() {
         ctx.streams.wake_workers().await;
         ctx.streams.lifecycle(&new).await;

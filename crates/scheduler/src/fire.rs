@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 use lru::LruCache;
 use orchestrator_boot::{Context, Outage};
 use orchestrator_engine::id::{self, RunId, TaskId};
+use orchestrator_engine::run::Trigger;
 use orchestrator_engine::schedule::{Schedule, ScheduleSpec};
 use orchestrator_engine::store::calendar::{self, CalendarCache};
 use orchestrator_engine::store::fire::{self, Decided, Decision, DueTask};
@@ -163,6 +164,7 @@ impl Firing {
         self.held |= held;
         told.extend(superseded(&due, &decided, started_at));
         self.measure(&counted, count);
+        crate::trace::made(&self.ctx, &told, Trigger::Schedule);
         if !told.is_empty() {
             self.ctx.streams.wake_workers().await;
             self.ctx.streams.lifecycle(&told).await;

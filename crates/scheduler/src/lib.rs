@@ -7,6 +7,7 @@ pub mod decide;
 pub mod events;
 pub mod fire;
 pub mod rezone;
+mod trace;
 pub mod turns;
 mod upkeep;
 

@@ -124,8 +124,11 @@ impl TestApp {
         Running::start(async move |stop| {
             let (_open, catalogue) = watch::channel(tools.specs());
             let offer = Offer { caller: Arc::new(tools), catalogue };
-            Box::pin(orchestrator_worker::serve_with(app.context(Service::Worker), offer, stop))
-                .await
+            let ctx = app.context(Service::Worker);
+            let traces = ctx.traces.clone();
+            let ended = Box::pin(orchestrator_worker::serve_with(ctx, offer, stop)).await;
+            traces.close().await;
+            ended
         })
     }
 
@@ -135,7 +138,11 @@ impl TestApp {
     pub async fn start_worker_with_own_tools(&self) -> Running {
         let app = self.clone();
         let worker = Running::start(async move |stop| {
-            Box::pin(orchestrator_worker::serve(app.context(Service::Worker), stop)).await
+            let ctx = app.context(Service::Worker);
+            let traces = ctx.traces.clone();
+            let ended = Box::pin(orchestrator_worker::serve(ctx, stop)).await;
+            traces.close().await;
+            ended
         });
         self.until("select count(*) from tool", 1).await;
         worker
@@ -151,10 +158,13 @@ impl TestApp {
         let url = format!("http://{}", listener.local_addr().expect("it has an address"));
         let app = self.clone();
         let api = Running::start(async move |stop| {
-            let api = orchestrator_api::Api::new(&app.context(Service::Api));
+            let ctx = app.context(Service::Api);
+            let api = orchestrator_api::Api::new(&ctx);
             let listener = tokio::net::TcpListener::from_std(listener)?;
             let router = orchestrator_api::router(api);
-            Ok(orchestrator_api::door::serve(listener, router, stop, Duration::ZERO).await?)
+            orchestrator_api::door::serve(listener, router, stop, Duration::ZERO).await?;
+            ctx.traces.close().await;
+            Ok(())
         });
         (api, url)
     }
@@ -164,7 +174,11 @@ impl TestApp {
     pub fn start_scheduler(&self) -> Running {
         let app = self.clone();
         Running::start(async move |stop| {
-            Box::pin(orchestrator_scheduler::serve(app.context(Service::Scheduler), stop)).await
+            let ctx = app.context(Service::Scheduler);
+            let traces = ctx.traces.clone();
+            let ended = Box::pin(orchestrator_scheduler::serve(ctx, stop)).await;
+            traces.close().await;
+            ended
         })
     }
 

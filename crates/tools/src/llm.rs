@@ -8,6 +8,7 @@ use futures::future::{BoxFuture, FutureExt};
 use orchestrator_engine::clock::Clock;
 use orchestrator_engine::config::Secret;
 use orchestrator_engine::tool::{ERROR_TEXT_MAX, ToolCall, ToolError, ToolSpec};
+use orchestrator_engine::trace::{TRACEPARENT, TraceParent};
 use reqwest::Client;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -128,6 +129,12 @@ struct Usage {
     total: Option<u64>,
 }
 
+/// What goes with a request besides its body.
+struct Sent<'a> {
+    key: &'a str,
+    trace: Option<TraceParent>,
+}
+
 /// `llm.chat`.
 pub struct Chat {
     client: Client,
@@ -167,7 +174,8 @@ impl Chat {
         let model = input.model.clone().or_else(|| config.model.clone()).ok_or_else(|| {
             refused(ADDRESS, "which model? Neither the step's model nor LLM_MODEL is set")
         })?;
-        let answer = self.ask(config, &call.idempotency_key, &request(input, &model)).await?;
+        let sent = Sent { key: &call.idempotency_key, trace: call.trace };
+        let answer = self.ask(config, sent, &request(input, &model)).await?;
         let usage = answer.usage.unwrap_or_default();
         let Some(choice) = answer.choices.into_iter().next() else {
             return Err(busy(ADDRESS, "the model's answer is empty"));
@@ -195,9 +203,17 @@ impl Chat {
         }))
     }
 
-    async fn ask(&self, config: &LlmConfig, key: &str, body: &Value) -> Result<Answer, ToolError> {
+    async fn ask(
+        &self,
+        config: &LlmConfig,
+        sent: Sent<'_>,
+        body: &Value,
+    ) -> Result<Answer, ToolError> {
         let url = format!("{}/chat/completions", config.base_url.as_str().trim_end_matches('/'));
-        let mut request = self.client.post(url).json(body).header("idempotency-key", key);
+        let mut request = self.client.post(url).json(body).header("idempotency-key", sent.key);
+        if let Some(place) = sent.trace {
+            request = request.header(TRACEPARENT, place.to_string());
+        }
         if let Some(key) = config.api_key.as_ref().map(Secret::expose) {
             request = request.bearer_auth(key);
         }

@@ -61,12 +61,22 @@ impl Write {
     }
 
     /// The steps in it.
-    pub fn records(self) -> Vec<StepRecord> {
+    pub fn into_records(self) -> Vec<StepRecord> {
         match self {
             Self::Begin(_) | Self::PutBack(_) => Vec::new(),
             Self::Checkpoint(_, records) | Self::Release(_, records) => records,
             Self::Requeue(requeued) => requeued.records,
             Self::Finish(finished) => finished.records,
+        }
+    }
+
+    /// The steps in it.
+    pub fn records(&self) -> &[StepRecord] {
+        match self {
+            Self::Begin(_) | Self::PutBack(_) => &[],
+            Self::Checkpoint(_, records) | Self::Release(_, records) => records,
+            Self::Requeue(requeued) => &requeued.records,
+            Self::Finish(finished) => &finished.records,
         }
     }
 

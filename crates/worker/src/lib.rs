@@ -17,6 +17,7 @@ mod renew;
 mod settle;
 mod tell;
 mod toolbox;
+mod trace;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use commit::Committer;
 use definitions::Definitions;
 use held::Holding;
 use tell::Teller;
+use trace::Tracer;
 
 /// How long the database may take to answer. A connection that falls silent (a fail-over, a firewall that
 /// forgot it) is given up then, and the call made again on another. What was written after all is fenced.
@@ -62,6 +64,7 @@ struct Worker {
     definitions: Definitions,
     holding: Arc<Holding>,
     committer: Committer,
+    tracer: Tracer,
     teller: Teller,
     /// Leased runs that wait for a slot.
     ahead: Ahead,
@@ -118,6 +121,7 @@ pub async fn serve_with(
         definitions: Definitions::default(),
         holding,
         committer,
+        tracer: Tracer::default(),
         teller,
         ahead: Ahead::default(),
         pace: Pace::default(),

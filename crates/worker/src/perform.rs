@@ -16,17 +16,32 @@ use orchestrator_engine::store::queue::{Finished, Lease, Leased, Past, Requeued}
 use orchestrator_engine::store::{StoreError, execution};
 use rand::RngExt as _;
 use serde_json::Value;
+use tracing::Instrument as _;
 
 use crate::Worker;
 use crate::commit::{Write, Written};
 use crate::definitions::{Definition, DefinitionError};
 use crate::held::{Held, Why};
+use crate::trace::{self, TracedTools};
 
 /// How long a run waits before it is tried again after the database failed under it.
 const AFTER_OUTAGE: Duration = Duration::from_secs(1);
 
 /// Works on `run` and says what is to be written; `None` when another worker has it.
 pub(crate) async fn perform(worker: &Worker, held: &Arc<Held>, run: Leased) -> Option<Write> {
+    let Some(traced) = worker.tracer.begin(&worker.ctx, &run) else {
+        return caught(worker, held, run).await;
+    };
+    let around = trace::log_span(&run);
+    let write = caught(worker, held, run).instrument(around).await;
+    match &write {
+        Some(write) => traced.steps(&worker.ctx, write.records()),
+        None => worker.tracer.end(&worker.ctx, held.lease, "lease_lost", Some("lease_lost".into())),
+    }
+    write
+}
+
+async fn caught(worker: &Worker, held: &Arc<Held>, run: Leased) -> Option<Write> {
     let lease = run.lease;
     // Boxed because it is large and would be moved about.
     let attempt = Box::pin(attempt(worker, held, run));
@@ -121,10 +136,12 @@ async fn run_attempt(
     context: RunContext,
     journal: &RunJournal<'_>,
 ) -> Outcome {
+    let traced = worker.tracer.find(&worker.ctx, held.lease);
+    let traced = traced.map(|traced| TracedTools { tools: Arc::clone(&worker.tools), traced });
     let walk = pipeline::execute(
         &definition.pipeline,
         context,
-        &*worker.tools,
+        traced.as_ref().map_or(&*worker.tools, |tools| tools),
         journal,
         &*worker.ctx.clock,
         held.stop.clone(),
@@ -352,7 +369,7 @@ impl Journal for RunJournal<'_> {
         async move {
             let write = Write::Checkpoint(self.held.lease, all);
             let (written, write) = self.worker.committer.write(write).await;
-            self.records().kept.extend(write.into_iter().flat_map(Write::records));
+            self.records().kept.extend(write.into_iter().flat_map(Write::into_records));
             match written {
                 Written::Done => Ok(()),
                 Written::Stale => {

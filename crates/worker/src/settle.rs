@@ -26,6 +26,7 @@ pub(crate) async fn all(ended: Vec<(Ending, Write, Written)>) {
     let mut follow = Vec::new();
     for (ending, write, written) in ended {
         let Ending { worker, held, subject, took, room } = ending;
+        worker.tracer.settle(&worker.ctx, held.lease, &write, written);
         tell::ended(&worker, &subject, &write, written, took);
         worker.holding.remove(held.lease);
         drop(room);

@@ -19,7 +19,8 @@ use std::collections::BTreeMap;
 pub use env::{Env, Problems};
 pub use secret::Secret;
 pub use sections::{
-    Api, Database, LlmSettings, Log, LogFormat, LogLevel, Redis, Scheduler, ToolSettings, Worker,
+    Api, Database, LlmSettings, Log, LogFormat, LogLevel, Redis, Scheduler, ToolSettings, Tracing,
+    Worker,
 };
 pub use table::{SETTINGS, SettingDoc, env_example, help};
 
@@ -66,6 +67,8 @@ pub struct Settings {
     pub redis: Redis,
     /// What is logged, and how.
     pub log: Log,
+    /// Where traces are sent; `None`: nowhere.
+    pub tracing: Option<Tracing>,
     /// The REST service.
     pub api: Api,
     /// The scheduler.
@@ -103,6 +106,7 @@ impl Settings {
             database: Database::read(env, &mut problems),
             redis: Redis::read(env, &mut problems),
             log: Log::read(env, &mut problems),
+            tracing: Tracing::read(env, &mut problems),
             api: Api::read(env, &mut problems),
             scheduler: Scheduler::read(env, &mut problems),
             worker: Worker::read(env, &mut problems),
@@ -119,11 +123,6 @@ impl Settings {
             secrets: env.pipeline_secrets(&mut problems),
             warnings: env.likely_slips().into_iter().chain(unused(env)).collect(),
         };
-        if env.flag("ENABLE_TRACING", false, &mut problems) {
-            problems.add(
-                "ENABLE_TRACING: sending traces (OTLP) is not available yet; leave it unset or false",
-            );
-        }
         env.refuse_unknown(&mut problems);
         if problems.is_empty() { Ok(settings) } else { Err(problems) }
     }
@@ -167,7 +166,8 @@ mod tests {
             ("DEFAULT_TIMEZONE", "Europe/Berln"),
             ("ENABLE_METRICS", "maybe"),
             ("SECRET_lower", "x"),
-            ("ENABLE_TRACING", "true"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
+            ("OTEL_TRACES_SAMPLER_ARG", "10"),
             ("ORCHESTRATOR_URI", "http://x"),
             ("SCHEDULER_INTERVAL", "soon"),
         ])
@@ -176,12 +176,13 @@ mod tests {
         insta::assert_snapshot!(problems, @r#"
         DATABASE_URL is not set; it is postgres://user:password@host:5432/database
         LOG_LEVEL: "LOUD" is not one of DEBUG, INFO, WARNING, ERROR
+        OTEL_EXPORTER_OTLP_ENDPOINT: does not begin with http:// or https://
+        OTEL_TRACES_SAMPLER_ARG: 10 is not a number from 0 to 1
         SCHEDULER_INTERVAL: "soon" is not a whole number from 1 to 300
         WORKER_CONCURRENCY: "51" is not a whole number from 1 to 50
         DEFAULT_TIMEZONE: "Europe/Berln" is not a zone of the IANA database, such as Europe/Berlin; did you mean Europe/Berlin?
         ENABLE_METRICS: "maybe" is not true or false
         SECRET_lower: the name of a secret is capital letters, digits and _, as in SECRET_MAIL_TOKEN
-        ENABLE_TRACING: sending traces (OTLP) is not available yet; leave it unset or false
         ORCHESTRATOR_URI is not a setting; did you mean ORCHESTRATOR_URL?
         "#);
     }

@@ -120,6 +120,38 @@ impl Log {
     }
 }
 
+/// Where traces are sent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tracing {
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT`: the root of a receiver of OTLP over HTTP. Default
+    /// `http://localhost:4318`.
+    pub endpoint: String,
+    /// `OTEL_EXPORTER_OTLP_HEADERS`: as written, `name=value,name=value`.
+    pub headers: Option<Secret>,
+    /// `OTEL_TRACES_SAMPLER_ARG`: the part of all traces that is sent. 0 to 1, default 1.
+    pub ratio: f64,
+}
+
+impl Tracing {
+    /// Reads the section, adding what is wrong to `problems`; `None` without `ENABLE_TRACING`.
+    pub fn read(env: &Env, problems: &mut Problems) -> Option<Self> {
+        let enabled = env.flag("ENABLE_TRACING", false, problems);
+        let endpoint = env.text("OTEL_EXPORTER_OTLP_ENDPOINT").unwrap_or("http://localhost:4318");
+        problems.require(
+            ["http://", "https://"].iter().any(|scheme| endpoint.starts_with(scheme)),
+            "OTEL_EXPORTER_OTLP_ENDPOINT: does not begin with http:// or https://",
+        );
+        let headers = env.secret("OTEL_EXPORTER_OTLP_HEADERS", problems);
+        let right = "a number from 0 to 1";
+        let ratio = env.parsed("OTEL_TRACES_SAMPLER_ARG", 1.0, right, problems);
+        problems.require(
+            (0.0..=1.0).contains(&ratio),
+            format!("OTEL_TRACES_SAMPLER_ARG: {ratio} is not {right}"),
+        );
+        enabled.then(|| Self { endpoint: endpoint.to_owned(), headers, ratio })
+    }
+}
+
 /// The shortest admin key accepted: 128 bits in hexadecimal.
 const ADMIN_KEY_MIN_CHARS: usize = 32;
 

@@ -251,6 +251,7 @@ impl<'a> Execution<'a> {
             timeout: step.timeout,
             idempotency_key: format!("{}/{}", self.info.id, step.path),
             run_id: self.info.id,
+            trace: None, // whoever traces the run puts it in
             cancel: self.cancel.child_token(),
         };
         let called = call(self.caller, request, &self.cancel).await;

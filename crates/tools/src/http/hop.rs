@@ -3,6 +3,7 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use orchestrator_engine::tool::ToolCall;
+use orchestrator_engine::trace::TRACEPARENT;
 use reqwest::Response;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -101,6 +102,10 @@ pub(super) fn prepare(call: ToolCall) -> Result<(Hop, Wish), String> {
     {
         headers.entry(IDEMPOTENCY_KEY).or_insert(key);
     }
+    if let Some(place) = call.trace.and_then(|place| HeaderValue::try_from(place.to_string()).ok())
+    {
+        headers.entry(TRACEPARENT).or_insert(place);
+    }
     let wish = Wish {
         statuses: input.expect_status.map(|expected| match expected {
             OneOrMany::One(status) => vec![status],
@@ -143,6 +148,7 @@ pub(super) fn redirected(from: Hop, status: StatusCode, location: &str) -> Resul
             header::CONTENT_TYPE,
             header::USER_AGENT,
             IDEMPOTENCY_KEY,
+            HeaderName::from_static(TRACEPARENT),
         ];
         hop.headers = hop
             .headers

@@ -50,6 +50,7 @@ async fn a_name_that_changes_its_address_gains_nothing() {
             timeout: Duration::from_secs(30),
             idempotency_key: "key".to_owned(),
             run_id: RunId(uuid::Uuid::nil()),
+            trace: None,
             cancel: CancellationToken::new(),
         })
     };

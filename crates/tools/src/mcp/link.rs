@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::config::{ServerConfig, TransportConfig};
+use super::traced::TracingClient;
 use crate::failure::{cause, chain, excerpt};
 
 /// How long a server may take to start and shake hands. Generous: the first start of a server may
@@ -97,7 +98,8 @@ impl Link {
                 let wanted = StreamableHttpClientTransportConfig::with_uri(url.as_str())
                     .max_concurrent_requests(REQUESTS_MAX)
                     .custom_headers(headers.clone());
-                let transport = StreamableHttpClientTransport::from_config(wanted);
+                let client = TracingClient::new().map_err(|error| chain(&error))?;
+                let transport = StreamableHttpClientTransport::with_client(client, wanted);
                 handler.serve_with_ct(transport, stop.clone()).boxed()
             }
         };

@@ -8,6 +8,7 @@ pub mod config;
 mod connection;
 mod link;
 mod server;
+mod traced;
 
 use std::sync::Arc;
 use std::time::Duration;

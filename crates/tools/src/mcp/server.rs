@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_engine::tool::{ERROR_TEXT_MAX, ToolCall, ToolError};
+use orchestrator_engine::trace::TRACEPARENT;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, ErrorCode, JsonObject, PaginatedRequestParams,
     RequestMetaObject,
@@ -104,6 +105,9 @@ impl Server {
         };
         let mut meta = JsonObject::new();
         meta.insert("orchestrator/idempotency-key".to_owned(), call.idempotency_key.into());
+        if let Some(place) = call.trace {
+            meta.insert(TRACEPARENT.to_owned(), place.to_string().into()); // SEP-414
+        }
         let mut params = CallToolRequestParams::new(name.to_owned()).with_arguments(arguments);
         params.meta = Some(RequestMetaObject::from(meta));
 

@@ -1,9 +1,13 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use orchestrator_engine::tool::{ToolCaller, ToolError};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use orchestrator_engine::tool::{ToolCall, ToolCaller, ToolError};
 use orchestrator_tools::Registry;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
 
@@ -146,5 +150,44 @@ async fn a_server_that_wants_other_credentials_is_not_asked_again_and_again() {
     let error = ask(&tools, "web.pid", json!({})).await.unwrap_err();
 
     assert!(matches!(error, ToolError::Refused { .. }), "{error}");
+    tools.stop().await;
+}
+
+/// A server that says how a call of its one tool reached it.
+async fn told(headers: HeaderMap, Json(message): Json<Value>) -> Response {
+    let result = match message["method"].as_str() {
+        Some("initialize") => json!({
+            "protocolVersion": message["params"]["protocolVersion"],
+            "capabilities": {"tools": {}},
+            "serverInfo": {"name": "told", "version": "1"},
+        }),
+        Some("tools/list") => {
+            json!({"tools": [{"name": "told", "inputSchema": {"type": "object"}}]})
+        }
+        Some("tools/call") => json!({"content": [], "structuredContent": {
+            "header": headers.get("traceparent").map(|value| value.to_str().expect("it is text")),
+            "meta": message["params"]["_meta"]["traceparent"],
+        }}),
+        _ => return StatusCode::ACCEPTED.into_response(),
+    };
+    Json(json!({"jsonrpc": "2.0", "id": message["id"], "result": result})).into_response()
+}
+
+#[tokio::test]
+async fn a_call_of_a_traced_run_names_its_span_in_the_header_and_in_the_call() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(
+        async move { axum::serve(listener, Router::new().route("/mcp", post(told))).await },
+    );
+    let tools = tools_at(port).await;
+    let place = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let traced = ToolCall { trace: place.parse().ok(), ..call("web.told", json!({})) };
+
+    let with = tools.call(traced).await.unwrap();
+    let without = ask(&tools, "web.told", json!({})).await.unwrap();
+
+    assert_eq!(with, json!({"header": place, "meta": place}));
+    assert_eq!(without, json!({"header": null, "meta": null}));
     tools.stop().await;
 }

@@ -33,6 +33,7 @@ pub fn call(address: &str, input: Value) -> ToolCall {
         timeout: Duration::from_secs(30),
         idempotency_key: "0198/fetch".to_owned(),
         run_id: RunId(uuid::Uuid::nil()),
+        trace: None,
         cancel: CancellationToken::new(),
     }
 }

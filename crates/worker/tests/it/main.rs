@@ -6,3 +6,4 @@ mod fencing;
 mod lifecycle;
 mod order;
 mod retry;
+mod traces;

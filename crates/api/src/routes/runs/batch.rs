@@ -26,6 +26,7 @@ use crate::change::{Answer, Begun, Change};
 use crate::openapi::PayloadFields;
 use crate::problem::{Problem, ProblemDocument};
 use crate::state::Api;
+use crate::trace;
 
 /// The most runs of a batch.
 pub const RUNS_MAX: usize = 1_000;
@@ -132,6 +133,9 @@ pub(super) async fn create(
     let answer = change.finish(answer).await?;
     // Who a new run waits for is let in by its key; no run of a task waits for one of these.
     api.let_many_in(made.iter().filter(|made| made.3).map(|made| (made.0, None))).await;
+    for (_, task, run, _) in &made {
+        trace::made(&api, *run, *task, Trigger::RunNow);
+    }
     api.tell_runs("run.queued", made.into_iter().map(|(owner, task, run, _)| (owner, task, run)))
         .await;
     Ok(answer)

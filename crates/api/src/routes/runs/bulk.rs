@@ -23,6 +23,7 @@ use crate::body::Sent;
 use crate::change::{Answer, Begun, Change};
 use crate::problem::{Problem, ProblemDocument};
 use crate::state::Api;
+use crate::trace;
 
 /// How many runs are counted to say how many there are.
 const COUNT_MAX: i64 = 100_000;
@@ -235,6 +236,9 @@ pub(super) async fn retry(
     let owners = owners(&mut change, &back).await?;
     record(&mut change, "run.retry_many", &wanted, &done).await?;
     let answer = change.finish(Answer::new(StatusCode::ACCEPTED, &done)?).await?;
+    for run in &back {
+        trace::made_again(&api, *run);
+    }
     api.let_many_in(owners.values().copied()).await;
     api.tell_runs("run.queued", back.into_iter().filter_map(|run| with_owner(&owners, run))).await;
     Ok(answer)

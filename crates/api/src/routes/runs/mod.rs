@@ -27,6 +27,7 @@ use crate::change::{Answer, Begun, Change};
 use crate::page::{List, Query};
 use crate::problem::{Problem, ProblemDocument};
 use crate::state::Api;
+use crate::trace;
 
 /// Its routes.
 pub fn router() -> OpenApiRouter<Api> {
@@ -157,6 +158,7 @@ async fn create(
         Answer::new(StatusCode::ACCEPTED, &accepted)?.location(format!("/runs/{}", queued.run_id));
     let answer = change.finish(answer).await?;
     if !queued.deduplicated {
+        trace::made(&api, queued.run_id, None, Trigger::RunNow);
         api.tell_run("run.queued", caller.agent.id, None, queued.run_id).await;
     }
     Ok(answer)
@@ -274,6 +276,7 @@ async fn retry(
     let shown = detail(change.conn(), id, None).await?;
     let answer = change.finish(Answer::new(StatusCode::ACCEPTED, &shown)?).await?;
     api.let_next_in(before.agent_id, before.task_id).await;
+    trace::made_again(&api, id);
     api.tell_run("run.queued", before.agent_id, before.task_id, id).await;
     Ok(answer)
 }

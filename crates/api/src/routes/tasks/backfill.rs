@@ -24,6 +24,7 @@ use crate::body::Sent;
 use crate::change::{Answer, Begun, Change};
 use crate::problem::{Problem, ProblemDocument};
 use crate::state::Api;
+use crate::trace;
 
 /// Make up for times that have passed.
 ///
@@ -99,6 +100,9 @@ pub(super) async fn backfill(
     let detail = json!({"from": from, "to": to, "runs": made.len()});
     change.audit("task.backfill", row.id, detail).await?;
     let answer = change.finish(Answer::new(StatusCode::ACCEPTED, &answer)?).await?;
+    for (run, _) in made.values() {
+        trace::made(&api, *run, Some(row.id), Trigger::Backfill);
+    }
     tell(&api, "task.backfilled", row.agent_id, row.id).await;
     Ok(answer)
 }

@@ -22,6 +22,7 @@ use crate::change::{Answer, Begun, Change};
 use crate::gather::{Granted, Wish};
 use crate::problem::{Problem, ProblemDocument};
 use crate::state::Api;
+use crate::trace;
 
 /// The furthest a task can be snoozed, in days.
 const SNOOZE_MAX_DAYS: i64 = 366;
@@ -61,6 +62,7 @@ pub(super) async fn run_now(
             at: api.clock.now(),
         };
         if let Granted::Queued(queued) = api.gather.grant(wish).await? {
+            trace::made(&api, queued.run, Some(queued.task), Trigger::RunNow);
             if queued.waits {
                 api.let_next_in(queued.owner, None).await;
                 api.streams.wake_workers().await;
@@ -114,6 +116,7 @@ pub(super) async fn run_now(
         }
     }
     if !queued.deduplicated {
+        trace::made(&api, queued.run_id, Some(row.id), Trigger::RunNow);
         api.tell_run("run.queued", row.agent_id, Some(row.id), queued.run_id).await;
     }
     Ok(answer)
