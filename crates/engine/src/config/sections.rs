@@ -12,6 +12,9 @@ use crate::problem::nearest;
 pub struct Database {
     /// `DATABASE_URL`: `postgres://user:password@host:port/database`. Required.
     pub url: Secret,
+    /// `DATABASE_DIRECT_URL`: the same database past the pooler that `url` goes through. `None`: `url`
+    /// goes to Postgres itself.
+    pub direct_url: Option<Secret>,
     /// `DATABASE_MAX_CONNECTIONS`: the most connections of one process. 2 to 200, default 10.
     pub max_connections: u32,
     /// `DEBUG_MODE`: whether every query is logged, and not only the slow ones.
@@ -29,19 +32,30 @@ impl Database {
             );
             Secret::new("")
         });
-        let right = ["postgres://", "postgresql://"].iter().any(|s| url.expose().starts_with(s))
-            && sqlx::postgres::PgConnectOptions::from_str(url.expose()).is_ok();
-        problems.require(
-            right || url.expose().is_empty(),
-            "DATABASE_URL: not of the form postgres://user:password@host:5432/database \
-             (special characters in the password must be percent-encoded)",
-        );
+        check_database_url("DATABASE_URL", &url, problems);
+        let direct_url = env.secret("DATABASE_DIRECT_URL", problems);
+        if let Some(direct) = &direct_url {
+            check_database_url("DATABASE_DIRECT_URL", direct, problems);
+        }
         Self {
+            direct_url: direct_url.filter(|direct| *direct != url),
             url,
             max_connections: env.number("DATABASE_MAX_CONNECTIONS", 10, 2..=200, problems),
             log_queries: debug_mode(env, problems),
         }
     }
+}
+
+fn check_database_url(name: &str, url: &Secret, problems: &mut Problems) {
+    let right = ["postgres://", "postgresql://"].iter().any(|s| url.expose().starts_with(s))
+        && sqlx::postgres::PgConnectOptions::from_str(url.expose()).is_ok();
+    problems.require(
+        right || url.expose().is_empty(),
+        format!(
+            "{name}: not of the form postgres://user:password@host:5432/database \
+             (special characters in the password must be percent-encoded)"
+        ),
+    );
 }
 
 /// Where Redis is.

@@ -61,6 +61,12 @@ pub const SETTINGS: &[SettingDoc] = &[
         "postgres://user:password@host:5432/database",
         "Where Postgres is. Required (orchestrator dev starts its own when unset).",
     ),
+    secret(
+        ALL,
+        "DATABASE_DIRECT_URL",
+        "postgres://user:password@host:5432/database",
+        "Where Postgres itself is, when DATABASE_URL goes through a pooler such as PgBouncer.",
+    ),
     row(
         ALL,
         "DATABASE_MAX_CONNECTIONS",
