@@ -22,7 +22,8 @@ run: deps ## Install what is missing, build, and run the whole system here (Ctrl
 build: ## Build everything, unoptimised
 	cargo build --locked --bins
 
-test: deps ## All tests, on throwaway Postgres and Redis servers (ARGS go to cargo test)
+test: ## All tests, on throwaway Postgres and Redis servers (ARGS go to cargo test)
+	@ops/scripts/install-deps.sh tests
 	ops/scripts/tools-venv.sh
 	cargo build --locked --bins
 	@$(TARGET)/debug/orchestrator servers --throwaway -- cargo test --locked --workspace $(ARGS)

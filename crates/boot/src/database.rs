@@ -108,7 +108,8 @@ fn direct_options(
 }
 
 fn own_session(options: PgConnectOptions) -> PgConnectOptions {
-    options.options([(SILENT, SILENT_MAX.as_millis())])
+    let silent = SILENT_MAX.as_millis().to_string();
+    options.options([(SILENT, &*silent), (pooler::MARK, "yes")])
 }
 
 fn common_options(

@@ -10,6 +10,9 @@ use sqlx::{Connection as _, Row as _};
 use crate::BoxError;
 use crate::database::{SILENT, SILENT_MAX};
 
+/// A setting of no meaning: a session that has it is the one that we asked for.
+pub(crate) const MARK: &str = "orchestrator.own_session";
+
 /// Said when a pooler was found that nobody told us of.
 pub(crate) const UNDECLARED: &str = "DATABASE_URL goes through a pooler (PgBouncer), which keeps no \
     session for us: set DATABASE_DIRECT_URL to Postgres itself as well (docs/scaling.md)";
@@ -26,17 +29,22 @@ pub(crate) fn refused_us(error: &sqlx::Error) -> bool {
         .is_some_and(|error| error.message().contains("unsupported startup parameter"))
 }
 
-async fn silence(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
-    // By the simple protocol, which every pooler passes on; the name is ours.
-    let row =
-        sqlx::raw_sql("show idle_in_transaction_session_timeout").fetch_one(connection).await?;
-    row.try_get(0)
+/// The value of a setting of the session; `None` where there is no such setting.
+async fn value(
+    connection: &mut PgConnection,
+    setting: &'static str,
+) -> Result<Option<String>, sqlx::Error> {
+    // By the simple protocol, which every pooler passes on; the names are ours.
+    let asked = format!("select current_setting('{setting}', true)");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(asked)).fetch_one(connection).await?.try_get(0)
 }
 
 /// Fails when the session does not have what was asked for it: a pooler has dropped it.
 pub(crate) async fn refuse(connection: &mut PgConnection) -> Result<(), BoxError> {
-    let kept = silence(connection).await? == format!("{}s", SILENT_MAX.as_secs());
-    if kept { Ok(()) } else { Err(UNDECLARED.into()) }
+    match value(connection, MARK).await?.as_deref() {
+        Some("yes") => Ok(()),
+        _ => Err(UNDECLARED.into()),
+    }
 }
 
 /// Fails when prepared statements are not kept apart; warns when Postgres waits for ever for a
@@ -59,7 +67,7 @@ pub(crate) async fn check(
         Err(error) => return Err(error.into()),
     }
     drop(other.close().await);
-    if silence(connection).await? == "0" {
+    if value(connection, SILENT).await?.as_deref() == Some("0") {
         tracing::warn!(
             "{SILENT} is 0 behind the pooler of DATABASE_URL: a process that stands still in a \
              transaction keeps its locks; add connect_query = 'set {SILENT} = {}' to PgBouncer's \

@@ -4,6 +4,7 @@
 
 mod examples;
 mod offline;
+mod pooler;
 mod servers;
 mod system;
 mod verbs;
