@@ -178,9 +178,9 @@ async fn the_whole_system_works_behind_a_pooler() {
     let servers = TestServers::fresh().await;
     let pooler = start(&program, &servers, "max_prepared_statements = 200").await;
     let direct = servers.database_url.clone();
-    let pooled = pooler.before(&direct);
+    let through = pooler.before(&direct);
     let settings = [
-        ("DATABASE_URL", &*pooled),
+        ("DATABASE_URL", &*through),
         ("DATABASE_DIRECT_URL", &*direct),
         ("SCHEDULER_INTERVAL", "1"),
     ];
@@ -240,8 +240,8 @@ async fn processes_that_start_together_behind_a_pooler_make_one_schema_and_leave
     .await
     .expect("the schema can be dropped");
     let pooler = start(&program, &servers, "max_prepared_statements = 200").await;
-    let pooled = pooler.before(&servers.database_url);
-    let database = database(&pooled, Some(&servers.database_url));
+    let through = pooler.before(&servers.database_url);
+    let database = database(&through, Some(&servers.database_url));
 
     let starts = (0..16).map(|_| async {
         let pool = orchestrator_boot::connect(&database, Service::Cli).await?;
