@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::{Env, Problems, Secret};
 use crate::problem::nearest;
 
@@ -148,6 +150,8 @@ pub struct Api {
     pub workers: u16,
     /// `API_RATE_LIMIT`: requests a minute and agent. 0: no limit. Default 6000.
     pub rate_limit_per_minute: u32,
+    /// `TRUSTED_PROXIES`: whose word about where a request comes from is believed. Default: nobody's.
+    pub trusted_proxies: Vec<IpNet>,
     /// `AUTH_TOKEN_EXPIRE`: how long an access token lives. 60 s to 30 days, default one hour.
     pub token_lifetime: Duration,
     /// `ADMIN_API_KEY`: a key that is made an admin's at the start, if it is not yet one.
@@ -176,6 +180,7 @@ impl Api {
             port: env.number("API_PORT", 8080, 0..=u16::MAX, problems),
             workers: env.number("API_WORKERS", 0, 0..=256, problems),
             rate_limit_per_minute: env.number("API_RATE_LIMIT", 6_000, 0..=1_000_000, problems),
+            trusted_proxies: trusted_proxies(env, problems),
             token_lifetime: Duration::from_secs(env.number(
                 "AUTH_TOKEN_EXPIRE",
                 3_600,
@@ -185,6 +190,41 @@ impl Api {
             admin_key,
         }
     }
+}
+
+/// What `private` stands for in `TRUSTED_PROXIES`: this machine, and networks that no router of the
+/// internet knows (RFC 1918, 4193, 6598).
+const PRIVATE: &[&str] = &[
+    "127.0.0.0/8",
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "100.64.0.0/10",
+    "::1/128",
+    "fc00::/7",
+];
+
+fn trusted_proxies(env: &Env, problems: &mut Problems) -> Vec<IpNet> {
+    const NAME: &str = "TRUSTED_PROXIES";
+    let mut trusted = Vec::new();
+    let listed = env.text(NAME).unwrap_or_default().split(',').map(str::trim);
+    for entry in listed.filter(|entry| !entry.is_empty()) {
+        if entry == "private" {
+            trusted.extend(PRIVATE.iter().filter_map(|net| net.parse::<IpNet>().ok()));
+            continue;
+        }
+        let net = entry.parse().or_else(|_| entry.parse::<std::net::IpAddr>().map(IpNet::from));
+        match net {
+            Ok(net) if net.prefix_len() > 0 => trusted.push(net),
+            Ok(_) => problems.add(format!(
+                "{NAME}: {entry:?} is everybody, who could then say to be anybody; name the proxies"
+            )),
+            Err(_) => problems.add(format!(
+                "{NAME}: {entry:?} is neither an address, nor a network such as 10.0.0.0/8, nor `private`"
+            )),
+        }
+    }
+    trusted
 }
 
 /// The scheduler.

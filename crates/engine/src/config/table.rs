@@ -136,6 +136,13 @@ pub const SETTINGS: &[SettingDoc] = &[
     ),
     row(
         API,
+        "TRUSTED_PROXIES",
+        "",
+        "addresses and networks, separated by commas; `private`: all private ones",
+        "Proxies in front of the API whose X-Forwarded-For is believed; unset: none, and clients are peers.",
+    ),
+    row(
+        API,
         "AUTH_TOKEN_EXPIRE",
         "3600",
         "seconds, 60 to 2592000",
