@@ -170,6 +170,32 @@ async fn a_pooler_that_mixes_up_prepared_statements_is_found_at_the_start() {
     assert!(said.contains("max_prepared_statements"), "{said}");
 }
 
+/// What ends the session of a process that stands still, and so frees what it has locked: an option of the
+/// connection, or the pooler's `connect_query`.
+#[tokio::test]
+async fn a_session_of_ours_is_ended_when_it_is_silent_in_a_transaction() {
+    let servers = TestServers::fresh().await;
+    let pooler = match able_program() {
+        Some(program) => Some(start(&program, &servers, "max_prepared_statements = 200").await),
+        None => None,
+    };
+    let direct = servers.database_url.as_str();
+    let settings = [
+        Some(database(direct, None)),
+        pooler.map(|pooler| database(&pooler.before(direct), Some(direct))),
+    ];
+    for settings in settings.into_iter().flatten() {
+        let pool = orchestrator_boot::pool(&settings, Service::Cli).expect("a pool");
+
+        let silent: String = sqlx::query_scalar("show idle_in_transaction_session_timeout")
+            .fetch_one(&pool)
+            .await
+            .expect("the database answers");
+
+        assert_eq!(silent, "5s");
+    }
+}
+
 /// Three connections of Postgres for everything that an api, a scheduler and two workers ask. A run is
 /// asked for by HTTP, one by SQL, one comes by its schedule.
 #[tokio::test]
