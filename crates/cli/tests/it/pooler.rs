@@ -180,11 +180,9 @@ async fn a_session_of_ours_is_ended_when_it_is_silent_in_a_transaction() {
         None => None,
     };
     let direct = servers.database_url.as_str();
-    let settings = [
-        Some(database(direct, None)),
-        pooler.map(|pooler| database(&pooler.before(direct), Some(direct))),
-    ];
-    for settings in settings.into_iter().flatten() {
+    let through = pooler.as_ref().map(|pooler| pooler.before(direct));
+    let behind = through.map(|through| database(&through, Some(direct)));
+    for settings in [Some(database(direct, None)), behind].into_iter().flatten() {
         let pool = orchestrator_boot::pool(&settings, Service::Cli).expect("a pool");
 
         let silent: String = sqlx::query_scalar("show idle_in_transaction_session_timeout")
