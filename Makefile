@@ -22,7 +22,8 @@ run: deps ## Install what is missing, build, and run the whole system here (Ctrl
 build: ## Build everything, unoptimised
 	cargo build --locked --bins
 
-test: deps ## All tests, on throwaway Postgres and Redis servers (ARGS go to cargo test)
+test: ## All tests, on throwaway Postgres and Redis servers (ARGS go to cargo test)
+	@ops/scripts/install-deps.sh tests
 	ops/scripts/tools-venv.sh
 	cargo build --locked --bins
 	@$(TARGET)/debug/orchestrator servers --throwaway -- cargo test --locked --workspace $(ARGS)
@@ -56,7 +57,7 @@ sqlx: ## Write .sqlx/ anew, after a change of a query or a migration
 sqlx-check: ## Refuse an outdated .sqlx/
 	ops/scripts/sqlx.sh check
 
-env-example: ## Write .env.example anew, after a change of the table of settings
+env-example: ## Write .env.example and the table in docs/running.md anew, after a change of the table of settings
 	UPDATE_ENV_EXAMPLE=1 cargo test --locked -p orchestrator-engine --lib the_example_file
 
 scripts-check: ## Scripts, Dockerfile, compose files, alert rules, as far as their checkers are here

@@ -15,6 +15,12 @@ set -euo pipefail
 keep_days=${BACKUP_KEEP_DAYS:-14}
 keep_min=${BACKUP_KEEP_MIN:-3}
 
+# told KIND BYTES: for Prometheus (the alert BackupTooOld).
+told() {
+    metric "orchestrator_backup_$1" "orchestrator_backup_last_success_timestamp_seconds{kind=\"$1\"} $(date +%s)" \
+        "orchestrator_backup_bytes{kind=\"$1\"} $2" "orchestrator_backup_duration_seconds{kind=\"$1\"} $SECONDS"
+}
+
 # keep KIND DRAFT NAME LINES…: gives a proven draft its name and a manifest.
 keep() {
     local kind=$1 draft=$2 name=$3
@@ -29,6 +35,7 @@ keep() {
     sync "$draft" 2>/dev/null || sync
     mv "$draft" "$backups/$kind/$name"
     say "backup: $backups/$kind/$name, $(size "$backups/$kind/$name") bytes"
+    told "$kind" "$(size "$backups/$kind/$name")"
 }
 draft_of() {
     mkdir -p "$backups/$1"
@@ -100,6 +107,7 @@ wal() {
         new=$((new + 1))
     done
     say "backup: $new new segments in $backups/wal/$id"
+    told wal "$(du -sk "$backups/wal/$id" | awk '{ print $1 * 1024 }')"
 }
 
 redis_backup() {

@@ -53,7 +53,8 @@ def references(spec):
             for kind, field in (("Secret", "secretKeyRef"), ("ConfigMap", "configMapKeyRef")):
                 if field in variable.get("valueFrom", {}):
                     reference = variable["valueFrom"][field]
-                    yield kind, reference["name"], reference["key"]
+                    if not reference.get("optional"):
+                        yield kind, reference["name"], reference["key"]
 
 
 def hardened(name, spec):

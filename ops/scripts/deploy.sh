@@ -184,6 +184,13 @@ trap 'exit 130' INT TERM
 begun=$SECONDS
 note "from $old to $wanted"
 compose config --quiet
+# Before anything is built: the tag of what runs must not come to mean something else.
+if [ "$wanted" = "$old" ]; then
+    others=$(for service in "${services[@]}"; do in_version "$service" "$wanted" not; done)
+    [ -n "$others" ] || die "$wanted is what runs; a tag is never given to something else"
+    old=$(recall previous) # a deployment that was left half-done
+    build=''
+fi
 if [ -n "$build" ] || { [ -z "$rollback" ] && ! docker image inspect "$(image api "$wanted")" >/dev/null 2>&1 && [ "$wanted" = "$(git describe --tags --always --dirty 2>/dev/null || true)" ]; }; then
     say "deploy: building $wanted"
     ORCHESTRATOR_VERSION=$wanted compose --profile cli build api scheduler worker cli
@@ -191,11 +198,6 @@ fi
 for service in "${services[@]}" cli; do
     docker image inspect "$(image "$service" "$wanted")" >/dev/null 2>&1 || die "there is no image $(image "$service" "$wanted"): --build makes it"
 done
-if [ "$wanted" = "$old" ]; then
-    others=$(for service in "${services[@]}"; do in_version "$service" "$wanted" not; done)
-    [ -n "$others" ] || die "$wanted is what runs; a tag is never given to something else"
-    old=$(recall previous) # a deployment that was left half-done
-fi
 for service in "${services[@]}"; do
     targets[$service]=$(count "$service")
     [ -z "${others:-}" ] || targets[$service]=$(recall "targets-$service") # as many as there were before it

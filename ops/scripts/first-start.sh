@@ -28,7 +28,7 @@ percent() { # any text as a part of a URL
   printf '%s' "$1" | od -An -v -tx1 | tr -d '\n' | sed 's/ \{1,\}/%/g'
 }
 
-for name in postgres_password redis_password; do
+for name in postgres_password redis_password monitoring_password; do
   [ ! -s "$secrets/$name" ] || put "$name" "$(cat "$secrets/$name")"
 done
 [ -s postgres_password ] || put postgres_password "${POSTGRES_PASSWORD:-$(random)}"

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what a run and the tests need besides Rust: a C compiler (to link), PostgreSQL, Redis, and
-# python3-venv (for MCP servers that the tests and an example use). Does nothing when all is there.
+# python3-venv (for MCP servers that the tests and an example use). With `tests` also PgBouncer, which
+# one test puts in front of Postgres; without it that test says so and passes. Does nothing when all is there.
 # Starts no service and makes no database: `orchestrator dev`
 # and the tests run their own servers, on their own ports, from the same programs.
 set -eu
@@ -16,6 +17,7 @@ have_postgres() {
     return 1
 }
 have_redis() { have redis-server || have valkey-server; }
+have_pgbouncer() { have pgbouncer || [ -x /usr/sbin/pgbouncer ]; }
 have_venv() { have python3 && python3 -c 'import venv, ensurepip' 2>/dev/null; }
 
 have cargo || {
@@ -28,9 +30,14 @@ have cc || missing="$missing compiler"
 have_postgres || missing="$missing postgres"
 have_redis || missing="$missing redis"
 have_venv || missing="$missing venv"
+# Nobody is asked for a password because of one test.
+if [ "${1:-}" = tests ] && ! have_pgbouncer && { [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null || have brew; }; then
+    missing="$missing pgbouncer"
+fi
 [ -n "$missing" ] || exit 0
 
-# The packages for what is missing, by the names $1 (postgres), $2 (redis), $3 (venv), $4 (compiler).
+# The packages for what is missing, by the names $1 (postgres), $2 (redis), $3 (venv), $4 (compiler),
+# $5 (pgbouncer).
 packages() {
     for what in $missing; do
         case $what in
@@ -38,6 +45,7 @@ packages() {
         redis) printf '%s ' "$2" ;;
         venv) printf '%s ' "$3" ;;
         compiler) printf '%s ' "$4" ;;
+        pgbouncer) printf '%s ' "$5" ;;
         esac
     done
 }
@@ -55,7 +63,7 @@ as_root() {
 }
 
 with_apt() {
-    list=$(packages postgresql redis-server python3-venv build-essential)
+    list=$(packages postgresql redis-server python3-venv build-essential pgbouncer)
     say "installing with apt: $list"
     # Debian starts what it installs, and makes a cluster on port 5432. Neither is wanted here, and
     # neither is changed where PostgreSQL's packages have been before.
@@ -80,7 +88,7 @@ with_apt() {
 }
 
 with_brew() {
-    list=$(packages postgresql@17 redis python gcc)
+    list=$(packages postgresql@17 redis python gcc pgbouncer)
     say "installing with brew: $list"
     # shellcheck disable=SC2086 # a list of names
     brew install $list >&2

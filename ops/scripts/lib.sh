@@ -8,6 +8,7 @@
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit
 state=.deploy # what these scripts remember of this machine
+metrics=${METRICS_DIR:-$state/metrics} # what they tell Prometheus, by node-exporter's textfile collector
 
 say() { printf '%s  %s\n' "$(date -u +%H:%M:%S)" "$*" >&2; }
 die() {
@@ -22,6 +23,17 @@ remember() { # remember NAME TEXT: whole or not at all
     mv "$state/.$1.new" "$state/$1"
 }
 recall() { [ ! -s "$state/$1" ] || cat "$state/$1"; }
+
+# metric NAME LINE…: a file of metrics, whole or not at all; whatever our umask is, node-exporter reads it.
+metric() {
+    local file=$metrics/$1.prom
+    shift
+    mkdir -p "$metrics"
+    chmod 755 "$metrics"
+    printf '%s\n' "$@" >"$file.new"
+    chmod 644 "$file.new"
+    mv "$file.new" "$file"
+}
 
 mode=${ORCHESTRATOR_MODE:-$(recall mode)}
 mode=${mode:-plain}

@@ -2,7 +2,7 @@
 # Makes the secrets of docker-compose.prod.yml that are missing; never touches one that is there.
 #   ops/scripts/secrets.sh [SERVER_NAME]     into SECRETS_DIR (.secrets), or what it says
 #
-# A file is one secret: postgres_password, redis_password, grafana_password, admin_api_key, tls.crt and
+# A file is one secret: postgres_password, redis_password, monitoring_password, grafana_password, admin_api_key, tls.crt and
 # tls.key. Replace the last two by real ones: these are signed by nobody, so that the system starts.
 # alert_webhook_url is made empty: yours to fill.
 # The folder is for its owner alone; the files in it are readable by all, because the containers that
@@ -46,7 +46,7 @@ for secret in postgres_password redis_password; do
         printf '%s\n' "${value:-$(random)}" | put "$secret"
     fi
 done
-for secret in grafana_password admin_api_key; do
+for secret in monitoring_password grafana_password admin_api_key; do
     [ -s "$folder/$secret" ] || printf '%s\n' "$(random)" | put "$secret"
 done
 # Where Alertmanager sends to: only you know. Empty, it tells nobody.

@@ -44,6 +44,9 @@ if [ -n "$was" ] && [ "$was" != "$mode" ] && [ -n "$(ORCHESTRATOR_MODE=$was comp
     clean=yes
 fi
 [ "$mode" != prod ] || ops/scripts/secrets.sh
+# From now on somebody waits for a backup.
+[ "$mode" != prod ] || [ -e "$metrics/orchestrator_backup.prom" ] || metric orchestrator_backup \
+    "orchestrator_backup_expected_since_timestamp_seconds $(date +%s)"
 [ -z "$clean" ] || compose down --remove-orphans
 
 if [ "$mode" = prod ]; then

@@ -52,7 +52,10 @@ METRICS_PORT=18102 begin scheduler2 "$bin/orchestrator-scheduler"
 METRICS_PORT=18201 begin worker1 "$bin/orchestrator-worker"
 METRICS_PORT=18202 begin worker2 "$bin/orchestrator-worker"
 
-DATA_SOURCE_NAME="$DATABASE_URL?sslmode=disable" begin postgres-exporter prometheus-postgres-exporter \
+# As the exporter does in production: a role that reads statistics alone.
+echo monitoring >"$work/password"
+psql "$DATABASE_URL" -Xq -v password_file="$work/password" -f "$here/ops/scripts/sql/monitoring-role.sql"
+DATA_SOURCE_NAME="postgres://monitoring:monitoring@${DATABASE_URL#*@}?sslmode=disable" begin postgres-exporter prometheus-postgres-exporter \
     --extend.query-path="$monitoring/postgres-exporter/queries.yml" --web.listen-address=127.0.0.1:19187
 address=${REDIS_URL#*@}
 password=${REDIS_URL#*://*:}

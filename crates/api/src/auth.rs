@@ -5,10 +5,9 @@
 //! its argument: `caller: Caller<TasksWrite>`.
 
 use std::marker::PhantomData;
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
@@ -17,7 +16,7 @@ use orchestrator_engine::agent::Agent;
 use orchestrator_engine::id::AgentId;
 use orchestrator_engine::store::{agent, idempotency};
 
-use crate::door::Peer;
+use crate::client::Client;
 use crate::frame::RequestId;
 use crate::limits;
 use crate::problem::Problem;
@@ -76,6 +75,8 @@ pub struct Caller<S> {
     pub agent: Arc<Agent>,
     /// The request's id.
     pub request_id: String,
+    /// Where it comes from.
+    pub client: Option<Client>,
     /// `Idempotency-Key`.
     pub idempotency_key: Option<String>,
     /// `If-Match`: versions that the change may be made to; `None`: any.
@@ -123,6 +124,7 @@ impl<S: Scope> FromRequestParts<Api> for Caller<S> {
                 .extensions
                 .get::<RequestId>()
                 .map_or_else(String::new, |id| id.0.clone()),
+            client: parts.extensions.get().copied(),
             idempotency_key: idempotency_key(&parts.headers)?,
             if_match: if_match(&parts.headers)?,
             scope: PhantomData,
@@ -169,14 +171,14 @@ fn if_match(headers: &HeaderMap) -> Result<Option<Vec<i32>>, Problem> {
 
 /// Recognises the caller of every route behind it, and counts the request against its rate limit.
 pub async fn authenticate(State(api): State<Api>, mut request: Request, next: Next) -> Response {
-    let peer = peer(&request);
+    let client = request.extensions().get().copied();
     let known = match feed::secret(&request) {
         Some(secret) => recognise_feed(&api, &secret).await,
         None => recognise(&api, request.headers()).await,
     };
     let agent = match known {
         Ok(agent) => agent,
-        Err(problem) => return failed(&api, peer, problem).into_response(),
+        Err(problem) => return failed(&api, client, problem).into_response(),
     };
     let decision = limits::count_agent(&api, agent.id).await;
     let mut response = match &decision {
@@ -196,18 +198,12 @@ pub async fn authenticate(State(api): State<Api>, mut request: Request, next: Ne
     response
 }
 
-/// Where the request comes from, as far as the socket says. Headers that name another address are
-/// not believed: anybody can write them.
-pub(crate) fn peer(request: &Request) -> Option<IpAddr> {
-    request.extensions().get::<ConnectInfo<Peer>>().map(|info| info.0.0.ip())
-}
-
 /// Counts a failure to say who one is; too many are answered as such.
-pub(crate) fn failed(api: &Api, peer: Option<IpAddr>, problem: Problem) -> Problem {
+pub(crate) fn failed(api: &Api, client: Option<Client>, problem: Problem) -> Problem {
     if problem.status() != axum::http::StatusCode::UNAUTHORIZED {
         return problem;
     }
-    let decision = limits::count_failure(api, peer);
+    let decision = limits::count_failure(api, client);
     let reason = if decision.allowed { "unauthorized" } else { "rate_limited" };
     api.metrics.api().refused.with_label_values(&[reason]).inc();
     if decision.allowed { problem } else { Problem::rate_limited(decision.retry_after) }

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use sqlx::{PgConnection, Postgres, Transaction};
 
 use crate::auth::Caller;
+use crate::client::{self, Client};
 use crate::problem::Problem;
 use crate::state::Api;
 
@@ -120,6 +121,7 @@ pub struct Change {
     tx: Transaction<'static, Postgres>,
     agent: AgentId,
     request_id: String,
+    client: Option<Client>,
     key: Option<String>,
     /// The time of everything in it.
     pub now: DateTime<Utc>,
@@ -158,6 +160,7 @@ impl Change {
             tx,
             agent: caller.agent.id,
             request_id: caller.request_id.clone(),
+            client: caller.client,
             key: None,
             now: api.clock.now(),
         })
@@ -187,7 +190,7 @@ impl Change {
             object_kind,
             object_id: &id.to_string(),
             request_id: Some(&self.request_id),
-            detail,
+            detail: client::in_detail(detail, self.client),
         };
         Ok(audit::record(&mut self.tx, &row).await?)
     }

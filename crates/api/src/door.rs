@@ -20,7 +20,7 @@ pub const LAST_REQUESTS: Duration = Duration::from_millis(500);
 
 /// Where a connection comes from, as far as the socket says.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer(pub SocketAddr);
+pub struct Peer(pub SocketAddr);
 
 impl Connected<IncomingStream<'_, Door>> for Peer {
     fn connect_info(stream: IncomingStream<'_, Door>) -> Self {

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use orchestrator_engine::id;
 use tracing::Instrument as _;
 
+use crate::client;
 use crate::problem::Problem;
 use crate::state::Api;
 use crate::trace::Traced;
@@ -50,11 +51,16 @@ pub async fn frame(State(api): State<Api>, mut request: Request, next: Next) -> 
         .get::<MatchedPath>()
         .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
     request.extensions_mut().insert(RequestId(request_id.clone()));
+    let client = client::of(&request, &api.options.trusted_proxies);
+    if let Some(client) = client {
+        request.extensions_mut().insert(client);
+    }
+    let client = client.map(|client| tracing::field::display(client.0));
 
     let begun = tokio::time::Instant::now();
     let traced = Traced::begin(&api, request.headers(), &path);
     let trace_id = traced.as_ref().map(|traced| traced.id());
-    let span = tracing::info_span!("request", %request_id, %method, %path, trace_id);
+    let span = tracing::info_span!("request", %request_id, %method, %path, client, trace_id);
     let answering = async {
         let response = if path.contains("%00") {
             // Postgres keeps no such text, so there is nothing that it could name.

@@ -27,6 +27,7 @@ use serde_json::{Map, Value, json};
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::client::{self, Client};
 use crate::problem::Problem;
 
 /// The most requests of one transaction.
@@ -47,6 +48,8 @@ pub struct Wish {
     pub agent: AgentId,
     /// The request.
     pub request_id: String,
+    /// Where it comes from.
+    pub client: Option<Client>,
     /// Parameters over the task's own.
     pub params: Option<Map<String, Value>>,
     /// When it was asked for.
@@ -180,7 +183,10 @@ impl Writer {
                 object_kind: "task",
                 object_id: task,
                 request_id: Some(&wish.request_id),
-                detail: json!({"run_id": queued.run, "deduplicated": false}),
+                detail: client::in_detail(
+                    json!({"run_id": queued.run, "deduplicated": false}),
+                    wish.client,
+                ),
             })
             .collect();
         queue::enqueue_many(&mut tx, work).await?;

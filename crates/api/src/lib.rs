@@ -10,6 +10,7 @@
 pub mod auth;
 pub mod body;
 pub mod change;
+pub mod client;
 pub mod door;
 pub mod frame;
 pub mod gather;

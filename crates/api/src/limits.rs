@@ -1,7 +1,6 @@
-//! Rate limits: of an agent, together with all other replicas as long as Redis is there; of a peer
+//! Rate limits: of an agent, together with all other replicas as long as Redis is there; of a client
 //! that fails to say who it is, in this process alone.
 
-use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -9,10 +8,11 @@ use lru::LruCache;
 use orchestrator_engine::id::AgentId;
 use orchestrator_engine::streams::{Decision, decide_rate};
 
+use crate::client::{self, Client};
 use crate::problem::whole_seconds;
 use crate::state::Api;
 
-/// How often a minute one address may fail to say who it is.
+/// How often a minute one address (of IPv6: one network) may fail to say who it is.
 pub const FAILURES_PER_MINUTE: u32 = 60;
 /// So many callers are remembered; who was seen longest ago is forgotten, and begins anew.
 const REMEMBERED: std::num::NonZeroUsize = std::num::NonZeroUsize::new(10_000).unwrap();
@@ -54,10 +54,13 @@ pub async fn count_agent(api: &Api, agent: AgentId) -> Option<Decision> {
     }
 }
 
-/// Counts a failure of `peer` to say who it is.
+/// Counts a failure of `client` to say who it is.
 #[must_use]
-pub fn count_failure(api: &Api, peer: Option<IpAddr>) -> Decision {
-    let key = peer.map_or_else(|| "peer".to_owned(), |peer| format!("peer:{peer}"));
+pub fn count_failure(api: &Api, client: Option<Client>) -> Decision {
+    let key = client.map_or_else(
+        || "client".to_owned(),
+        |Client(at)| format!("client:{}", client::network(at)),
+    );
     api.limits.count(key, api.clock.now().timestamp_micros(), FAILURES_PER_MINUTE)
 }
 

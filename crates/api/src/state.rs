@@ -21,10 +21,12 @@ use crate::limits::LocalLimits;
 use crate::problem::Problem;
 
 /// What can be set about the API.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Requests a minute and agent; 0: no limit.
     pub rate_limit_per_minute: u32,
+    /// Whose word about where a request comes from is believed.
+    pub trusted_proxies: Arc<[ipnet::IpNet]>,
     /// How long an access token lives.
     pub token_lifetime: Duration,
     /// The zone of tasks that name none.
@@ -86,6 +88,7 @@ impl Api {
             health: ctx.health.clone(),
             options: Options {
                 rate_limit_per_minute: ctx.settings.api.rate_limit_per_minute,
+                trusted_proxies: ctx.settings.api.trusted_proxies.as_slice().into(),
                 token_lifetime: ctx.settings.api.token_lifetime,
                 default_timezone: ctx.settings.default_timezone,
                 enable_metrics: ctx.settings.enable_metrics,

@@ -10,6 +10,7 @@ use orchestrator_engine::streams::Streams;
 use sqlx::PgPool;
 
 use crate::Traces;
+use crate::database;
 use crate::health::{CheckOutcome, HealthBoard};
 
 /// What a service is handed. Clones share everything in it.
@@ -21,6 +22,8 @@ pub struct Context {
     pub settings: Arc<Settings>,
     /// The database; its schema is up to date.
     pub pool: PgPool,
+    /// Connections of a session of their own, to listen with: `pool`, or past its pooler.
+    pub listening: PgPool,
     /// Redis, where there is one.
     pub streams: Streams,
     /// The time.
@@ -59,6 +62,12 @@ impl Context {
             let door = door.clone();
             async move { ask_redis(&door).await }
         });
+        // As with Redis: settings have checked the URL.
+        let listening =
+            database::listening(&settings.database, service, &pool).unwrap_or_else(|error| {
+                tracing::error!(%error, "DATABASE_DIRECT_URL cannot be used; going on without");
+                pool.clone()
+            });
         let probe = pool.clone();
         health.check("database", true, move || {
             let pool = probe.clone();
@@ -72,6 +81,7 @@ impl Context {
         Self {
             settings: Arc::new(settings),
             pool,
+            listening,
             streams,
             metrics,
             health,

@@ -14,6 +14,7 @@ mod health;
 mod healthcheck;
 mod heartbeat;
 mod outage;
+mod pooler;
 mod port;
 mod signals;
 mod start;

@@ -151,7 +151,7 @@ where
         connected = database::connect(&settings.database, service) => connected?,
         () = stop.cancelled() => return Ok(()),
     };
-    database::bring_up_to_date(&connected).await?;
+    database::bring_up_to_date(&settings.database, service, &connected).await?;
     let address = health_address(service, &settings);
     let ctx = Context::new(service, settings, connected, Arc::new(SystemClock));
     ctx.health.expect(service.as_str());
@@ -162,7 +162,9 @@ where
         port::serve(ctx.clone(), address, port_stop).await?;
     }
     let (health, pool, traces) = (ctx.health.clone(), ctx.pool.clone(), ctx.traces.clone());
+    let listening = ctx.listening.clone();
     let ended = within(body(ctx, stop.clone()), &stop, &health).await;
+    listening.close().await;
     pool.close().await;
     traces.close().await;
     ended

@@ -132,7 +132,8 @@ async fn beside_servers(
     stop: &CancellationToken,
 ) -> Result<(), Failure> {
     let env = match &servers.database_url {
-        Some(url) => env.with("DATABASE_URL", url),
+        // Nothing stands between us and our own.
+        Some(url) => env.with("DATABASE_URL", url).with("DATABASE_DIRECT_URL", url),
         None => env,
     };
     let env = match &servers.redis_url {
@@ -149,7 +150,7 @@ async fn beside_servers(
         pool = orchestrator_boot::connect(&settings.database, Service::Cli) => pool?,
         () = stop.cancelled() => return Ok(()),
     };
-    orchestrator_boot::bring_up_to_date(&pool).await?;
+    orchestrator_boot::bring_up_to_date(&settings.database, Service::Cli, &pool).await?;
     store::agent::ensure_admin(&pool, &key, SystemClock.now())
         .await
         .map_err(Failure::while_doing("make the admin's key"))?;
@@ -157,6 +158,7 @@ async fn beside_servers(
     let servers = ctx.settings.tools.mcp_config.as_deref();
     let up = || announce(&base, &place.data_dir, servers);
     let ended = serve_all(&ctx, args.workers, stop, up).await;
+    ctx.listening.close().await;
     pool.close().await;
     ctx.traces.close().await;
     ended

@@ -16,7 +16,7 @@ pub async fn run(env: &Env) -> Result<ExitCode, Failure> {
         return Err(Failure::Usage(problems.to_string()));
     }
     let pool = orchestrator_boot::connect(&database, Service::Cli).await?;
-    let migrated = orchestrator_boot::bring_up_to_date(&pool).await;
+    let migrated = orchestrator_boot::bring_up_to_date(&database, Service::Cli, &pool).await;
     pool.close().await;
     migrated?;
     eprintln!("orchestrator: the schema is up to date");

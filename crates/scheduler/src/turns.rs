@@ -67,7 +67,7 @@ async fn pass_on(
     made: &Notify,
     outage: &mut Outage,
 ) -> Result<std::convert::Infallible, StoreError> {
-    let mut notices = Notices::on(notices::HELD, &ctx.pool).await?;
+    let mut notices = Notices::on(notices::HELD, &ctx.listening).await?;
     outage.over();
     loop {
         // Also at the start: something may have been said before.

@@ -88,7 +88,11 @@ impl TestApp {
 
     /// The same with settings.
     pub async fn with(now: &str, settings: &[(&str, &str)]) -> Self {
-        let servers = TestServers::fresh().await;
+        Self::on(TestServers::fresh().await, now, settings).await
+    }
+
+    /// The same on `servers`, which nobody else has.
+    pub async fn on(servers: TestServers, now: &str, settings: &[(&str, &str)]) -> Self {
         let clock = FakeClock::at(now.parse().expect("a time"));
         let mut env = Env::from_pairs([
             ("DATABASE_URL", servers.database_url.clone()),

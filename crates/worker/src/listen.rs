@@ -22,7 +22,7 @@ pub(crate) async fn run(worker: &Worker) {
 }
 
 async fn pass_on(worker: &Worker, outage: &mut Outage) -> Result<Infallible, StoreError> {
-    let mut heard = Notices::on(notices::WORK, &worker.ctx.pool).await?;
+    let mut heard = Notices::on(notices::WORK, &worker.ctx.listening).await?;
     outage.over();
     loop {
         // Also at the start: something may have been said before.

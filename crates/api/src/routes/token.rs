@@ -16,8 +16,9 @@ use serde_json::json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::auth::{failed, peer};
+use crate::auth::failed;
 use crate::body;
+use crate::client;
 use crate::frame::RequestId;
 use crate::problem::{Problem, ProblemDocument};
 use crate::read;
@@ -66,7 +67,7 @@ struct AccessToken {
               (status = 429, description = "Too many failures.", body = ProblemDocument))
 )]
 async fn token(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
-    let peer = peer(&request);
+    let client = request.extensions().get().copied();
     let request_id = request.extensions().get::<RequestId>().cloned();
     let (parts, sent) = request.into_parts();
     let bytes = body::all_bytes(&parts.headers, sent, body::MAX_BYTES).await?;
@@ -77,7 +78,7 @@ async fn token(State(api): State<Api>, request: Request) -> Result<Response, Pro
     let Some(caller) = recognise(&api, &asked).await? else {
         let refused = Problem::unauthorized("no agent of this name or id has this key")
             .with_basic_challenge();
-        return Err(failed(&api, peer, refused));
+        return Err(failed(&api, client, refused));
     };
     let lifetime = api.options.token_lifetime;
     let now = api.clock.now();
@@ -91,7 +92,7 @@ async fn token(State(api): State<Api>, request: Request) -> Result<Response, Pro
         object_kind: "key",
         object_id: &caller.key_id.to_string(),
         request_id: request_id.as_ref().map(|id| id.0.as_str()),
-        detail: json!({}),
+        detail: client::in_detail(json!({}), client),
     };
     audit::record(&mut tx, &row).await?;
     tx.commit().await.map_err(StoreError::while_trying(doing))?;

@@ -1,6 +1,11 @@
 //! Rate limits.
 
-use serde_json::Value;
+use std::net::SocketAddr;
+
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request};
+use orchestrator_api::door::Peer;
+use serde_json::{Value, json};
 
 use crate::harness::{ADMIN_KEY, TestApi, request, send_to};
 
@@ -67,4 +72,57 @@ async fn without_a_limit_nothing_is_counted() {
     let reply = api.get("/tools").await.expect(200);
 
     assert_eq!(reply.header("ratelimit"), "");
+}
+
+/// A guess that comes from `peer` and says that it comes from `said`.
+fn guess(peer: &str, said: &str) -> Request<Body> {
+    from(peer, said, request("GET", "/tasks", "orc_guess", &Value::Null))
+}
+
+fn from(peer: &str, said: &str, mut request: Request<Body>) -> Request<Body> {
+    let peer: SocketAddr = format!("{peer}:4711").parse().unwrap();
+    request.extensions_mut().insert(ConnectInfo(Peer(peer)));
+    request.headers_mut().insert("x-forwarded-for", said.parse().unwrap());
+    request
+}
+
+/// One client behind a trusted proxy uses up its guesses, under ever new addresses in front of its own;
+/// another behind the same proxy is not slowed down by that.
+#[tokio::test]
+async fn behind_a_trusted_proxy_each_client_is_counted_by_its_own_address() {
+    let api = TestApi::with(&[("TRUSTED_PROXIES", "10.0.0.0/8")]).await;
+
+    for n in 0..orchestrator_api::limits::FAILURES_PER_MINUTE {
+        let spoofed = format!("192.0.2.{n}, 203.0.113.7");
+        api.send(guess("10.0.0.9", &spoofed)).await.expect(401);
+    }
+
+    api.send(guess("10.0.0.9", "192.0.2.99, 203.0.113.7")).await.expect(429);
+    api.send(guess("10.0.0.9", "203.0.113.8")).await.expect(401);
+}
+
+/// Nobody was named, or somebody else: the header is a stranger's word.
+#[tokio::test]
+async fn what_a_stranger_says_about_its_address_is_not_believed() {
+    for settings in [&[][..], &[("TRUSTED_PROXIES", "10.0.0.0/8")]] {
+        let api = TestApi::with(settings).await;
+
+        for n in 0..orchestrator_api::limits::FAILURES_PER_MINUTE {
+            api.send(guess("203.0.113.7", &format!("192.0.2.{n}"))).await.expect(401);
+        }
+
+        api.send(guess("203.0.113.7", "192.0.2.99")).await.expect(429);
+    }
+}
+
+#[tokio::test]
+async fn the_record_of_a_change_names_the_client() {
+    let api = TestApi::with(&[("TRUSTED_PROXIES", "10.0.0.0/8")]).await;
+    let body = json!({"name": "mail", "scopes": ["tasks:read"]});
+    let create = request("POST", "/agents", ADMIN_KEY, &body);
+
+    api.send(from("10.0.0.9", "192.0.2.1, 203.0.113.7", create)).await.expect(201);
+
+    let audit = api.get("/audit?action=agent.create").await.expect(200);
+    assert_eq!(audit.str("/items/0/detail/client"), "203.0.113.7");
 }

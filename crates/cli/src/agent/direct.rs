@@ -23,7 +23,7 @@ impl Direct {
     /// Connects, and brings the schema up to date: there may be none yet.
     pub async fn open(database: &Database) -> Result<Self, Failure> {
         let pool = orchestrator_boot::connect(database, Service::Cli).await?;
-        orchestrator_boot::bring_up_to_date(&pool).await?;
+        orchestrator_boot::bring_up_to_date(database, Service::Cli, &pool).await?;
         Ok(Self { pool })
     }
 

@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "what fails in the arrangements of a test fails the test")]
 
 mod examples;
+mod migrations;
 mod offline;
+mod pooler;
 mod servers;
 mod system;
 mod verbs;

@@ -188,6 +188,19 @@ mod tests {
     }
 
     #[test]
+    fn proxies_are_named_one_by_one_and_never_everybody() {
+        let trusted = |value| read(&[DATABASE, ("TRUSTED_PROXIES", value)]);
+        let settings = trusted("10.1.2.3, 192.0.2.0/24,2001:db8::/32").unwrap();
+        let private = trusted("private").unwrap().api.trusted_proxies;
+        let problems = trusted("0.0.0.0/0, ::/0, nginx").unwrap_err().to_string();
+
+        let nets: Vec<_> = settings.api.trusted_proxies.iter().map(ToString::to_string).collect();
+        assert_eq!(nets, ["10.1.2.3/32", "192.0.2.0/24", "2001:db8::/32"]);
+        assert_eq!(private.len(), 7);
+        assert_eq!(problems.lines().count(), 3, "{problems}");
+    }
+
+    #[test]
     fn a_secret_is_never_quoted() {
         let problems =
             read(&[("DATABASE_URL", "mysql://u:hunter2@h/d"), ("SMTP_URL", "ftp://u:hunter2@h")])

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::{Env, Problems, Secret};
 use crate::problem::nearest;
 
@@ -12,6 +14,9 @@ use crate::problem::nearest;
 pub struct Database {
     /// `DATABASE_URL`: `postgres://user:password@host:port/database`. Required.
     pub url: Secret,
+    /// `DATABASE_DIRECT_URL`: the same database past the pooler that `url` goes through. `None`: `url`
+    /// goes to Postgres itself.
+    pub direct_url: Option<Secret>,
     /// `DATABASE_MAX_CONNECTIONS`: the most connections of one process. 2 to 200, default 10.
     pub max_connections: u32,
     /// `DEBUG_MODE`: whether every query is logged, and not only the slow ones.
@@ -29,19 +34,30 @@ impl Database {
             );
             Secret::new("")
         });
-        let right = ["postgres://", "postgresql://"].iter().any(|s| url.expose().starts_with(s))
-            && sqlx::postgres::PgConnectOptions::from_str(url.expose()).is_ok();
-        problems.require(
-            right || url.expose().is_empty(),
-            "DATABASE_URL: not of the form postgres://user:password@host:5432/database \
-             (special characters in the password must be percent-encoded)",
-        );
+        check_database_url("DATABASE_URL", &url, problems);
+        let direct_url = env.secret("DATABASE_DIRECT_URL", problems);
+        if let Some(direct) = &direct_url {
+            check_database_url("DATABASE_DIRECT_URL", direct, problems);
+        }
         Self {
+            direct_url: direct_url.filter(|direct| *direct != url),
             url,
             max_connections: env.number("DATABASE_MAX_CONNECTIONS", 10, 2..=200, problems),
             log_queries: debug_mode(env, problems),
         }
     }
+}
+
+fn check_database_url(name: &str, url: &Secret, problems: &mut Problems) {
+    let right = ["postgres://", "postgresql://"].iter().any(|s| url.expose().starts_with(s))
+        && sqlx::postgres::PgConnectOptions::from_str(url.expose()).is_ok();
+    problems.require(
+        right || url.expose().is_empty(),
+        format!(
+            "{name}: not of the form postgres://user:password@host:5432/database \
+             (special characters in the password must be percent-encoded)"
+        ),
+    );
 }
 
 /// Where Redis is.
@@ -166,6 +182,8 @@ pub struct Api {
     pub workers: u16,
     /// `API_RATE_LIMIT`: requests a minute and agent. 0: no limit. Default 6000.
     pub rate_limit_per_minute: u32,
+    /// `TRUSTED_PROXIES`: whose word about where a request comes from is believed. Default: nobody's.
+    pub trusted_proxies: Vec<IpNet>,
     /// `AUTH_TOKEN_EXPIRE`: how long an access token lives. 60 s to 30 days, default one hour.
     pub token_lifetime: Duration,
     /// `ADMIN_API_KEY`: a key that is made an admin's at the start, if it is not yet one.
@@ -194,6 +212,7 @@ impl Api {
             port: env.number("API_PORT", 8080, 0..=u16::MAX, problems),
             workers: env.number("API_WORKERS", 0, 0..=256, problems),
             rate_limit_per_minute: env.number("API_RATE_LIMIT", 6_000, 0..=1_000_000, problems),
+            trusted_proxies: trusted_proxies(env, problems),
             token_lifetime: Duration::from_secs(env.number(
                 "AUTH_TOKEN_EXPIRE",
                 3_600,
@@ -203,6 +222,41 @@ impl Api {
             admin_key,
         }
     }
+}
+
+/// What `private` stands for in `TRUSTED_PROXIES`: this machine, and networks that no router of the
+/// internet knows (RFC 1918, 4193, 6598).
+const PRIVATE: &[&str] = &[
+    "127.0.0.0/8",
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "100.64.0.0/10",
+    "::1/128",
+    "fc00::/7",
+];
+
+fn trusted_proxies(env: &Env, problems: &mut Problems) -> Vec<IpNet> {
+    const NAME: &str = "TRUSTED_PROXIES";
+    let mut trusted = Vec::new();
+    let listed = env.text(NAME).unwrap_or_default().split(',').map(str::trim);
+    for entry in listed.filter(|entry| !entry.is_empty()) {
+        if entry == "private" {
+            trusted.extend(PRIVATE.iter().filter_map(|net| net.parse::<IpNet>().ok()));
+            continue;
+        }
+        let net = entry.parse().or_else(|_| entry.parse::<std::net::IpAddr>().map(IpNet::from));
+        match net {
+            Ok(net) if net.prefix_len() > 0 => trusted.push(net),
+            Ok(_) => problems.add(format!(
+                "{NAME}: {entry:?} is everybody, who could then say to be anybody; name the proxies"
+            )),
+            Err(_) => problems.add(format!(
+                "{NAME}: {entry:?} is neither an address, nor a network such as 10.0.0.0/8, nor `private`"
+            )),
+        }
+    }
+    trusted
 }
 
 /// The scheduler.

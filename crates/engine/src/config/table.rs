@@ -1,4 +1,5 @@
-//! The table of settings: the one source of `--help` and of `.env.example`.
+//! The table of settings: the one source of `--help`, of `.env.example`, and of the table in
+//! `docs/running.md`.
 //!
 //! To add one: a row here, then see the head of the module above. `default` is written as a person
 //! would set it; empty means unset (or required, where `about` says so).
@@ -60,6 +61,12 @@ pub const SETTINGS: &[SettingDoc] = &[
         "DATABASE_URL",
         "postgres://user:password@host:5432/database",
         "Where Postgres is. Required (orchestrator dev starts its own when unset).",
+    ),
+    secret(
+        ALL,
+        "DATABASE_DIRECT_URL",
+        "postgres://user:password@host:5432/database",
+        "Where Postgres itself is, when DATABASE_URL goes through a pooler such as PgBouncer.",
     ),
     row(
         ALL,
@@ -153,6 +160,13 @@ pub const SETTINGS: &[SettingDoc] = &[
         "6000",
         "requests a minute and agent, 0 to 1000000; 0: none",
         "How often an agent may call before it gets 429 with Retry-After.",
+    ),
+    row(
+        API,
+        "TRUSTED_PROXIES",
+        "",
+        "addresses and networks, separated by commas; `private`: all private ones",
+        "Proxies in front of the API whose X-Forwarded-For is believed; unset: none, and clients are peers.",
     ),
     row(
         API,
@@ -302,21 +316,83 @@ pub fn env_example() -> String {
     text
 }
 
+/// The table of `docs/running.md`.
+#[cfg(test)]
+fn markdown() -> String {
+    let mut text =
+        String::from("| setting | default | unit, range | read by | |\n|---|---|---|---|---|\n");
+    for setting in SETTINGS {
+        let who: Vec<_> = setting.services.iter().map(|service| service.as_str()).collect();
+        let who = if who.len() == ALL.len() { "all".to_owned() } else { who.join(", ") };
+        let default = match setting.default {
+            "" => "–".to_owned(),
+            default => format!("`{default}`"),
+        };
+        let file = if setting.secret { " (`_FILE`)" } else { "" };
+        let _ = writeln!(
+            text,
+            "| `{}`{file} | {default} | {} | {who} | {} |",
+            setting.name, setting.range, setting.about
+        );
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
-    /// `UPDATE_ENV_EXAMPLE=1` (what `make env-example` sets) writes it instead.
+    fn in_repository(path: &str) -> String {
+        format!("{}/../../{path}", env!("CARGO_MANIFEST_DIR"))
+    }
+
+    /// `UPDATE_ENV_EXAMPLE=1` (what `make env-example` sets) writes both instead.
     #[test]
-    fn the_example_file_is_what_the_table_says() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.env.example");
+    fn the_example_file_and_the_table_of_the_documentation_are_what_the_table_says() {
+        const BEGIN: &str = "<!-- written by make env-example -->\n\n";
+        const END: &str = "\n<!-- until here -->";
+        let (example, page) = (in_repository(".env.example"), in_repository("docs/running.md"));
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let text = read(&page);
+        let (before, rest) = text.split_once(BEGIN).expect("the mark where the table begins");
+        let (_, after) = rest.split_once(END).expect("the mark where the table ends");
+        let expected = format!("{before}{BEGIN}{}{END}{after}", markdown());
         if super::super::Env::from_process().raw("UPDATE_ENV_EXAMPLE").is_some() {
-            std::fs::write(path, env_example()).unwrap();
+            std::fs::write(&example, env_example()).unwrap();
+            std::fs::write(&page, &expected).unwrap();
         }
 
-        let file = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            read(&example) == env_example(),
+            ".env.example is out of date: run make env-example"
+        );
+        assert!(read(&page) == expected, "docs/running.md is out of date: run make env-example");
+    }
 
-        assert!(file == env_example(), ".env.example is out of date: run make env-example");
+    /// What the compose file alone reads stands in a table of its own, with what unset means there.
+    #[test]
+    fn the_variables_of_the_compose_file_are_those_that_the_documentation_lists() {
+        let compose = std::fs::read_to_string(in_repository("docker-compose.yml")).unwrap();
+        let page = std::fs::read_to_string(in_repository("docs/running.md")).unwrap();
+        let read: BTreeMap<&str, &str> = compose
+            .split("${")
+            .skip(1)
+            .filter_map(|rest| rest.split_once('}')?.0.split_once(":-"))
+            .collect();
+        let (_, table) = page.split_once("| variable | unset | |\n|---|---|---|\n").unwrap();
+        let told: BTreeMap<&str, &str> = table
+            .lines()
+            .map_while(|line| {
+                let mut cells = line.strip_prefix("| ")?.split(" | ");
+                Some((cells.next()?.trim_matches('`'), cells.next()?.trim_matches('`')))
+            })
+            // No password is written anywhere; the page says what happens instead.
+            .map(|(name, unset)| (name, if unset == "drawn" { "" } else { unset }))
+            .collect();
+
+        assert_eq!(told, read);
     }
 
     #[test]

@@ -58,6 +58,7 @@ pub(super) async fn run_now(
             sees: caller.sees(),
             agent: caller.agent.id,
             request_id: caller.request_id.clone(),
+            client: caller.client,
             params: sent.body.params.clone(),
             at: api.clock.now(),
         };
