@@ -57,9 +57,9 @@ impl Protocol {
         }
         let lost = answer == Answer::Lost;
         if !taken.is_empty() {
-            let token = Token::MAX; // renumbered in a moment
+            let new = Token::MAX; // renumbered in a moment
             state.leases.push(Lease {
-                token,
+                token: new,
                 worker: Some(worker),
                 known: !lost,
                 live: true,
@@ -68,7 +68,7 @@ impl Protocol {
             });
             if !lost {
                 let pick = |run: &RunNo| Pick { run: *run, ahead: unbegun.contains(run) };
-                state.workers[worker].take = Take::Chosen(token, taken.iter().map(pick).collect());
+                state.workers[worker].take = Take::Chosen(new, taken.iter().map(pick).collect());
             }
         }
         if lost {
@@ -93,7 +93,7 @@ impl Protocol {
         let there = picks.iter().filter(|pick| state.runs[pick.run].queued);
         let read = there.map(|pick| {
             let row = &state.runs[pick.run];
-            let stage = if row.canceling {
+            let how_far = if row.canceling {
                 Stage::Writing(Write::Finish)
             } else if pick.ahead {
                 Stage::Ahead
@@ -105,7 +105,7 @@ impl Protocol {
                 token,
                 number: row.attempt + 1,
                 lapsed: row.lapsed,
-                stage,
+                stage: how_far,
                 called: false,
                 ran_out: lease.is_none_or(|lease| !lease.live),
             }
@@ -286,7 +286,9 @@ impl Protocol {
     /// The API's transaction is given up. Its mark stays on the rows.
     pub(crate) fn api_gives_up(state: &mut State) {
         if let Api::Wrote(_, rows) | Api::Looked(_, rows, _) = std::mem::take(&mut state.api) {
-            rows.into_iter().for_each(|run| state.runs[run].marked = true);
+            for run in rows {
+                state.runs[run].marked = true;
+            }
         }
     }
 }

@@ -27,6 +27,7 @@ pub struct State {
 
 /// A run: its row of `due_work`, or of `run` once it is over.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[expect(clippy::struct_excessive_bools, reason = "columns of a row, as far as they count")]
 pub struct Run {
     /// It has a row in `due_work`.
     pub queued: bool,
@@ -266,7 +267,9 @@ impl State {
             Token::try_from(place).unwrap_or(Token::MAX)
         };
         for worker in &mut self.workers {
-            worker.held.iter_mut().for_each(|held| held.token = anew(held.token));
+            for held in &mut worker.held {
+                held.token = anew(held.token);
+            }
             match &mut worker.take {
                 Take::None | Take::Lost => {}
                 Take::Chosen(token, _) | Take::Doubtful(token, ..) | Take::Again(token, _) => {
@@ -274,7 +277,9 @@ impl State {
                 }
                 Take::Read(token, held) => {
                     *token = anew(*token);
-                    held.iter_mut().for_each(|held| held.token = anew(held.token));
+                    for held in held {
+                        held.token = anew(held.token);
+                    }
                 }
             }
             worker.held.sort_unstable();
