@@ -14,6 +14,7 @@ mod health;
 mod healthcheck;
 mod heartbeat;
 mod outage;
+mod patience;
 mod port;
 mod signals;
 mod start;
@@ -24,6 +25,7 @@ pub use health::{CheckOutcome, HealthBoard, HealthReport, HealthStatus};
 pub use heartbeat::beat;
 pub use orchestrator_engine::config::Service;
 pub use outage::Outage;
+pub use patience::{ANSWER_MAX, Droppable, in_time, within};
 pub use signals::stop_on_signal;
 pub use start::{STOP_MAX, install_crypto, run};
 

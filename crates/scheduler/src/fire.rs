@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use lru::LruCache;
-use orchestrator_boot::{Context, Outage};
+use orchestrator_boot::{Context, Outage, in_time};
 use orchestrator_engine::id::{self, RunId, TaskId};
 use orchestrator_engine::schedule::{Schedule, ScheduleSpec};
 use orchestrator_engine::store::calendar::{self, CalendarCache};
@@ -104,10 +104,10 @@ impl Firing {
     /// When the database failed; what was committed before stays.
     pub async fn fire_due(&mut self) -> Result<Option<DateTime<Utc>>, StoreError> {
         // Asked first: usually nothing is due, and one question is enough.
-        let mut next = self.next_due().await?;
+        let mut next = in_time("ask when a task is due", self.next_due()).await?;
         while next.is_some_and(|next| next <= self.ctx.clock.now()) {
-            while self.fire_batch().await? {}
-            let after = self.next_due().await?;
+            while in_time("fire schedules", self.fire_batch()).await? {}
+            let after = in_time("ask when a task is due", self.next_due()).await?;
             if after == next {
                 break; // another scheduler holds what is due
             }

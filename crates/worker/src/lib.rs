@@ -18,12 +18,10 @@ mod toolbox;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use orchestrator_boot::{BoxError, Context, Service};
+use orchestrator_boot::{BoxError, Context, Service, in_time};
 use orchestrator_engine::config::Secret;
 use orchestrator_engine::pipeline::Secrets;
-use orchestrator_engine::store::StoreError;
 use orchestrator_engine::tool::{ToolCaller, ToolSpec};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -32,20 +30,6 @@ use commit::Committer;
 use definitions::Definitions;
 use held::Holding;
 use tell::Teller;
-
-/// How long the database may take to answer. A connection that falls silent (a fail-over, a firewall that
-/// forgot it) is given up then, and the call made again on another. What was written after all is fenced.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
-
-/// What `call` gives, or an error that passes when the database does not answer in time.
-async fn in_time<T>(
-    doing: &'static str,
-    call: impl Future<Output = Result<T, StoreError>>,
-) -> Result<T, StoreError> {
-    tokio::time::timeout(ANSWER_MAX, call)
-        .await
-        .unwrap_or_else(|_| Err(StoreError::no_answer(doing)))
-}
 
 /// What the parts of a worker share.
 struct Worker {

@@ -112,6 +112,15 @@ impl TestApi {
     }
 }
 
+/// An API as its process makes it, with a pool of its own and without Redis.
+pub fn api_of_its_own(database_url: &str, connections: &str, clock: &FakeClock) -> Router {
+    let env = [("DATABASE_URL", database_url), ("DATABASE_MAX_CONNECTIONS", connections)];
+    let settings = Settings::read(&Env::from_pairs(env)).unwrap();
+    let pool = orchestrator_boot::pool(&settings.database, Service::Api).unwrap();
+    let ctx = Context::new(Service::Api, settings, pool, Arc::new(clock.clone()));
+    orchestrator_api::router(Api::new(&ctx))
+}
+
 fn api(db: &TestServers, clock: &FakeClock, settings: &[(&str, &str)]) -> Api {
     let mut all =
         vec![("DATABASE_URL", db.database_url.as_str()), ("REDIS_URL", db.redis_url.as_str())];

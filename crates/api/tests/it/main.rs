@@ -13,5 +13,6 @@ mod limits;
 mod many_runs;
 mod pages;
 mod runs;
+mod silence;
 mod tasks;
 mod times;

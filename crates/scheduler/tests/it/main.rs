@@ -9,5 +9,6 @@ mod held;
 mod missed;
 mod overlap;
 mod rates;
+mod silence;
 mod year;
 mod zone_data;
