@@ -8,6 +8,7 @@ mod firing;
 mod held;
 mod missed;
 mod overlap;
+mod pruning;
 mod rates;
 mod silence;
 mod year;
