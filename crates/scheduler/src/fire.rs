@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 use lru::LruCache;
 use orchestrator_boot::{Context, Outage, in_time};
 use orchestrator_engine::id::{self, RunId, TaskId};
+use orchestrator_engine::run::RunStatus;
 use orchestrator_engine::schedule::{Schedule, ScheduleSpec};
 use orchestrator_engine::store::calendar::{self, CalendarCache};
 use orchestrator_engine::store::fire::{self, Decided, Decision, DueTask};
@@ -162,6 +163,9 @@ impl Firing {
 
         self.held |= held;
         told.extend(superseded(&due, &decided, started_at));
+        let canceled = decided.superseded.iter().filter(|(_, _, what)| *what == Canceled::Done);
+        let ended = &self.ctx.metrics.process().runs_finished;
+        ended.with_label_values(&[RunStatus::Canceled.as_str()]).inc_by(canceled.count() as u64);
         self.measure(&counted, count);
         if !told.is_empty() {
             self.ctx.streams.wake_workers().await;

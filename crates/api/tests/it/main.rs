@@ -7,6 +7,7 @@ mod agents;
 mod bad_requests;
 mod calendars;
 mod changes;
+mod counts;
 mod feeds;
 mod harness;
 mod limits;
