@@ -46,7 +46,14 @@ pub fn pool(settings: &Database, service: Service) -> Result<PgPool, BoxError> {
         .max_connections(settings.max_connections)
         .min_connections(1)
         .acquire_timeout(ACQUIRE_MAX)
-        .after_connect(|connection, _| Box::pin(end_silence(connection)))
+        // With a limit, because the pool sets none when it connects in the background.
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                tokio::time::timeout(TRY_MAX, end_silence(connection))
+                    .await
+                    .unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut))
+            })
+        })
         // In place of the driver's own question, which waits without a limit.
         .test_before_acquire(false)
         .before_acquire(|connection, meta| {

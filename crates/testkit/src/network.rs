@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use sqlx::PgPool;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -29,8 +30,12 @@ impl Network {
         Self { address, is_silent, accepting }
     }
 
-    /// Lets nothing through any more. Connections that are open now never say anything again.
-    pub fn fall_silent(&self) {
+    /// Lets nothing through any more, once `pool` has all its connections back. Those that are open then
+    /// never say anything again.
+    pub async fn fall_silent(&self, pool: &PgPool) {
+        while pool.num_idle() < pool.size() as usize {
+            tokio::task::yield_now().await;
+        }
         self.is_silent.send_replace(true);
     }
 

@@ -10,12 +10,12 @@ use crate::harness::{ADMIN_KEY, TestApi, api_of_its_own, request, send_to, task}
 async fn a_request_is_given_up_and_its_connection_with_it() {
     let api = TestApi::new().await;
     let (network, url) = api.db.behind_network().await;
-    let app = api_of_its_own(&url, "2", &api.clock);
+    let (app, pool) = api_of_its_own(&url, "2", &api.clock);
     let ask = || request("GET", "/tools", ADMIN_KEY, &Value::Null);
     send_to(&app, ask()).await.expect(200);
 
     for _ in 0..3 {
-        network.fall_silent();
+        network.fall_silent(&pool).await;
         tokio::time::pause();
         let refused = [send_to(&app, ask()).await, send_to(&app, ask()).await];
         tokio::time::resume();
@@ -37,11 +37,11 @@ async fn runs_that_are_asked_for_together_are_given_up_together() {
     let api = TestApi::new().await;
     let made = api.post("/tasks", task("Later")).await.expect(201).str("/id");
     let (network, url) = api.db.behind_network().await;
-    let app = api_of_its_own(&url, "2", &api.clock);
+    let (app, pool) = api_of_its_own(&url, "2", &api.clock);
     let start = || request("POST", &format!("/tasks/{made}/run_now"), ADMIN_KEY, &json!({}));
     send_to(&app, start()).await.expect(202);
 
-    network.fall_silent();
+    network.fall_silent(&pool).await;
     tokio::time::pause();
     let refused = tokio::join!(send_to(&app, start()), send_to(&app, start()));
     tokio::time::resume();

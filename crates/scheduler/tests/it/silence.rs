@@ -23,7 +23,7 @@ async fn a_look_is_given_up_and_its_connection_with_it() {
     firing.fire_due().await.unwrap();
 
     for _ in 0..3 {
-        network.fall_silent();
+        network.fall_silent(&ctx.pool).await;
         tokio::time::pause();
         let fired = firing.fire_due().await;
         let consumed = events::consume_waiting(&ctx, &held).await;
