@@ -4,11 +4,16 @@
 use std::time::Duration;
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use http_body_util::BodyExt as _;
+use orchestrator_boot::{ANSWER_MAX, Droppable};
 use orchestrator_engine::id;
+use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use crate::client;
@@ -20,7 +25,7 @@ use crate::trace::Traced;
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest id that is taken from a caller, in bytes.
 pub const REQUEST_ID_MAX: usize = 128;
-/// The longest time one request may take. Its transaction is then rolled back.
+/// The longest time one request may take, with its body.
 pub const REQUEST_MAX: Duration = Duration::from_secs(30);
 
 /// The id of a request, as an extension of it.
@@ -57,7 +62,7 @@ pub async fn frame(State(api): State<Api>, mut request: Request, next: Next) -> 
     }
     let client = client.map(|client| tracing::field::display(client.0));
 
-    let begun = tokio::time::Instant::now();
+    let begun = Instant::now();
     let traced = Traced::begin(&api, request.headers(), &path);
     let trace_id = traced.as_ref().map(|traced| traced.id());
     let span = tracing::info_span!("request", %request_id, %method, %path, client, trace_id);
@@ -66,8 +71,7 @@ pub async fn frame(State(api): State<Api>, mut request: Request, next: Next) -> 
             // Postgres keeps no such text, so there is nothing that it could name.
             Problem::bad_request("the path holds the character U+0000").into_response()
         } else {
-            let answered = tokio::time::timeout(REQUEST_MAX, next.run(request)).await;
-            answered.unwrap_or_else(|_| Problem::timeout().into_response())
+            answer_in_time(request, next).await
         };
         let status = response.status().as_u16();
         let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -100,6 +104,37 @@ pub async fn frame(State(api): State<Api>, mut request: Request, next: Next) -> 
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+/// The answer to the request, or a refusal when there is none within [`REQUEST_MAX`], or within
+/// [`ANSWER_MAX`] after the caller has said all that it has to say: from then on a handler waits for
+/// nothing but the database.
+async fn answer_in_time(request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let (heard, last) = watch::channel(begun);
+    let request = request.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            heard.send_replace(Instant::now());
+            frame
+        }))
+    });
+    let patience = async {
+        let end = begun + REQUEST_MAX;
+        loop {
+            let until = (*last.borrow() + ANSWER_MAX).min(end);
+            if until <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(until).await;
+        }
+    };
+    tokio::select! {
+        response = Droppable::new(next.run(request)) => response,
+        () = patience => {
+            tracing::warn!("a request was given up: the database did not answer in time");
+            Problem::timeout().into_response()
+        }
+    }
 }
 
 /// A caller may send any word as a method; a label may not be any word.

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use lru::LruCache;
+use orchestrator_boot::in_time;
 use orchestrator_engine::clock::Clock;
 use orchestrator_engine::id::{self, AgentId, RunId, TaskId};
 use orchestrator_engine::pipeline::Pipeline;
@@ -136,7 +137,7 @@ impl Writer {
     /// Grants a batch; where the database refuses it, each alone, so that only the one that is at fault
     /// fails.
     async fn grant_all(&self, wishes: &[Wish]) -> Vec<Answer> {
-        let error = match self.write(wishes).await {
+        let error = match in_time("start runs", self.write(wishes)).await {
             Ok(granted) => return granted,
             Err(error) => error,
         };
@@ -146,7 +147,7 @@ impl Writer {
         }
         let mut granted = Vec::with_capacity(wishes.len());
         for wish in wishes {
-            let alone = self.write(std::slice::from_ref(wish)).await;
+            let alone = in_time("start a run", self.write(std::slice::from_ref(wish))).await;
             granted.extend(alone.unwrap_or_else(|error| vec![Err(Problem::from(error))]));
         }
         granted

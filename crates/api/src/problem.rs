@@ -241,11 +241,13 @@ impl Problem {
             .header(header::RETRY_AFTER, "2")
     }
 
-    /// 503: it took too long; nothing was changed.
+    /// 503: it took too long. What was asked may have been done, if it was given up at its commit.
     #[must_use]
     pub fn timeout() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", "The server took too long")
-            .detail("nothing was changed; the same request may succeed later")
+            .detail(
+                "it may have been done all the same; send it again with the same Idempotency-Key",
+            )
             .header(header::RETRY_AFTER, "5")
     }
 

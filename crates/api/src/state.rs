@@ -9,6 +9,7 @@ use orchestrator_boot::{Context, HealthBoard, Traces};
 use orchestrator_engine::clock::Clock;
 use orchestrator_engine::id::{AgentId, RunId, TaskId};
 use orchestrator_engine::metrics::Metrics;
+use orchestrator_engine::run::RunStatus;
 use orchestrator_engine::schedule::zone_named_in;
 use orchestrator_engine::store::{StoreError, queue};
 use orchestrator_engine::streams::{Lifecycle, Streams};
@@ -98,6 +99,12 @@ impl Api {
             limits: Arc::new(LocalLimits::default()),
             gather: Gather::start(ctx.pool.clone(), ctx.streams.clone(), Arc::clone(&ctx.clock)),
         }
+    }
+
+    /// Counts runs that were canceled without a worker. After the commit; a worker counts its own.
+    pub fn count_canceled(&self, runs: usize) {
+        let kind = RunStatus::Canceled.as_str();
+        self.metrics.process().runs_finished.with_label_values(&[kind]).inc_by(runs as u64);
     }
 
     /// Tells whoever watches what became of a run, and workers that there may be something to do:

@@ -14,7 +14,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _};
 use tracing::log::LevelFilter;
 
-use crate::{BoxError, pooler};
+use crate::{BoxError, patience, pooler};
 
 /// How long a start waits for the database before it gives up; an orchestrating supervisor then
 /// starts us again.
@@ -29,8 +29,8 @@ const ACQUIRE_MAX: Duration = Duration::from_secs(10);
 /// A connection that was used a moment ago is taken to be good; one that has idled longer is asked.
 const TESTED_AFTER: Duration = Duration::from_secs(1);
 
-/// How long a connection that was idle may take to say that it is there, before another is taken.
-const ANSWER_MAX: Duration = Duration::from_secs(1);
+/// How long a connection in doubt may take to say that it is there, before another is taken.
+const PING_MAX: Duration = Duration::from_secs(1);
 
 /// How long a transaction may wait for us. None of ours waits for anything but the database, so whoever
 /// takes longer is stopped, frozen or cut off; Postgres then ends its session, and with it the locks
@@ -85,11 +85,21 @@ fn checked() -> PgPoolOptions {
                 if meta.idle_for <= TESTED_AFTER { Ok(true) } else { answers(connection).await }
             })
         })
+        // The pool asks it once more, and that without a limit.
+        .after_release(|connection, _| {
+            Box::pin(async move {
+                if !patience::is_to_be_asked() || answers(connection).await? {
+                    return Ok(true);
+                }
+                // An error, so that it is closed without a word: it would be waited for.
+                Err(sqlx::Error::Protocol("a call on it was given up".to_owned()))
+            })
+        })
 }
 
 /// Whether the connection answers soon. One that a network has forgotten never does, and never ends.
 async fn answers(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    Ok(tokio::time::timeout(ANSWER_MAX, connection.ping()).await.is_ok_and(|answer| answer.is_ok()))
+    Ok(tokio::time::timeout(PING_MAX, connection.ping()).await.is_ok_and(|answer| answer.is_ok()))
 }
 
 fn options(settings: &Database, service: Service) -> Result<PgConnectOptions, sqlx::Error> {

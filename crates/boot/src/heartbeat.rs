@@ -7,7 +7,7 @@ use orchestrator_engine::store::StoreError;
 use orchestrator_engine::store::process::{self, HEARTBEAT, Process};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Context, Outage};
+use crate::{Context, Outage, in_time};
 
 /// How long saying goodbye may take.
 const LEAVE_MAX: Duration = Duration::from_secs(2);
@@ -48,7 +48,7 @@ pub async fn beat(
 ) {
     let mut outage = Outage::new("say that we are alive");
     loop {
-        let pause = match say(&ctx, service, load()).await {
+        let pause = match in_time("say that we are alive", say(&ctx, service, load())).await {
             Ok(()) => {
                 outage.over();
                 ctx.health.ready(service.as_str());

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_boot::{Context, Outage};
+use orchestrator_boot::{Context, Outage, in_time};
 use orchestrator_engine::id::{self, EventId, RunId};
 use orchestrator_engine::run::Trigger;
 use orchestrator_engine::schedule::{check_topic, topic_matches};
@@ -83,7 +83,7 @@ async fn follow_once(ctx: &Context, held: &Notify, consumer: &mut Consumer) -> O
 async fn keep(ctx: &Context, held: &Notify, entries: &[Entry]) {
     let events: Vec<NewEvent> = entries.iter().filter_map(|entry| foreign(ctx, entry)).collect();
     let mut outage = Outage::new("keep events of the stream");
-    while let Err(error) = keep_once(ctx, &events).await {
+    while let Err(error) = in_time("keep events", keep_once(ctx, &events)).await {
         let pause = outage.pause_after(&error);
         tokio::time::sleep(pause).await;
     }
@@ -159,7 +159,7 @@ fn without_nul(value: Value) -> Value {
 ///
 /// When the database failed; what was committed before stays.
 pub async fn consume_waiting(ctx: &Context, held: &Notify) -> Result<(), StoreError> {
-    while consume_batch(ctx, held).await? == usize::from(BATCH) {}
+    while in_time("consume events", consume_batch(ctx, held)).await? == usize::from(BATCH) {}
     Ok(())
 }
 

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use lru::LruCache;
-use orchestrator_boot::{Context, Outage};
+use orchestrator_boot::{Context, Outage, in_time};
 use orchestrator_engine::id::{self, RunId, TaskId};
-use orchestrator_engine::run::Trigger;
+use orchestrator_engine::run::{RunStatus, Trigger};
 use orchestrator_engine::schedule::{Schedule, ScheduleSpec};
 use orchestrator_engine::store::calendar::{self, CalendarCache};
 use orchestrator_engine::store::fire::{self, Decided, Decision, DueTask};
@@ -105,10 +105,10 @@ impl Firing {
     /// When the database failed; what was committed before stays.
     pub async fn fire_due(&mut self) -> Result<Option<DateTime<Utc>>, StoreError> {
         // Asked first: usually nothing is due, and one question is enough.
-        let mut next = self.next_due().await?;
+        let mut next = in_time("ask when a task is due", self.next_due()).await?;
         while next.is_some_and(|next| next <= self.ctx.clock.now()) {
-            while self.fire_batch().await? {}
-            let after = self.next_due().await?;
+            while in_time("fire schedules", self.fire_batch()).await? {}
+            let after = in_time("ask when a task is due", self.next_due()).await?;
             if after == next {
                 break; // another scheduler holds what is due
             }
@@ -163,6 +163,9 @@ impl Firing {
 
         self.held |= held;
         told.extend(superseded(&due, &decided, started_at));
+        let canceled = decided.superseded.iter().filter(|(_, _, what)| *what == Canceled::Done);
+        let ended = &self.ctx.metrics.process().runs_finished;
+        ended.with_label_values(&[RunStatus::Canceled.as_str()]).inc_by(canceled.count() as u64);
         self.measure(&counted, count);
         crate::trace::made(&self.ctx, &told, Trigger::Schedule);
         if !told.is_empty() {

@@ -12,11 +12,15 @@ pub mod turns;
 mod upkeep;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use orchestrator_boot::{BoxError, Context, Service};
+use orchestrator_boot::{BoxError, Context, Service, in_time, within};
 use orchestrator_engine::store::{StoreError, data_limit};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+
+/// How long a start may look at every schedule; the next start goes on.
+const REZONE_MAX: Duration = Duration::from_mins(10);
 
 /// Runs a scheduler until `stop`.
 ///
@@ -26,13 +30,14 @@ use tokio_util::sync::CancellationToken;
 pub async fn serve(ctx: Context, stop: CancellationToken) -> Result<(), BoxError> {
     ctx.health.expect("scheduler");
     tracing::info!("scheduling");
-    if let Err(error) = rezone::if_changed(&ctx.pool).await {
+    let rezoning = within(REZONE_MAX, "look at zone data", rezone::if_changed(&ctx.pool));
+    if let Err(error) = rezoning.await {
         tracing::warn!(
             error = &error as &dyn std::error::Error,
             "stored times could not be compared with this program's zone data; the next start will"
         );
     }
-    if let Err(error) = limit_data(&ctx).await {
+    if let Err(error) = in_time("set the limit of data", limit_data(&ctx)).await {
         tracing::warn!(
             error = &error as &dyn std::error::Error,
             "orchestrator.enqueue goes on with the limit of data it had; the next start will set it"

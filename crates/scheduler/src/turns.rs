@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_boot::{Context, Outage};
+use orchestrator_boot::{Context, Outage, within};
 use orchestrator_engine::store::notices::{self, Notices};
 use orchestrator_engine::store::queue::Admitted;
 use orchestrator_engine::store::{StoreError, queue};
@@ -25,11 +25,14 @@ const TURN: Duration = Duration::from_millis(100);
 /// How soon to look again for a run whose turn it is and that somebody else has in hand.
 const HELD_BY_ANOTHER: Duration = Duration::from_millis(10);
 
+/// How long one look may take: a transaction for each task and key, of which there may be many.
+const TURN_MAX: Duration = Duration::from_secs(30);
+
 /// Lets waiting runs begin until `stop`; looks at once when `made` says that there are new ones.
 pub async fn run(ctx: Context, made: Arc<Notify>, stop: CancellationToken) {
     let mut outage = Outage::new("let waiting runs begin");
     loop {
-        let pause = match take(&ctx).await {
+        let pause = match within(TURN_MAX, "let waiting runs begin", take(&ctx)).await {
             Ok(next) => {
                 outage.over();
                 let longest = if ctx.streams.is_up() { SWEEP } else { SWEEP_WITHOUT_REDIS };

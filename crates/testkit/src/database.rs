@@ -10,6 +10,8 @@ use sqlx::{
 };
 use tokio::sync::OnceCell;
 
+use crate::Network;
+
 /// Held while the template is made, so that test binaries that start together make one.
 const TEMPLATE_LOCK: i64 = 0x7465_6d70;
 /// Where the tests count the Redis databases they have taken.
@@ -54,6 +56,16 @@ impl TestServers {
         let database_url = options.to_url_lossy().to_string();
         let pool = PgPoolOptions::new().max_connections(8).connect_lazy_with(options);
         Self { database_url, redis_url: redis_database(redis_url).await, pool }
+    }
+
+    /// The same Postgres database behind a network that can fall silent, and the URL that leads there.
+    pub async fn behind_network(&self) -> (Network, String) {
+        let options = PgConnectOptions::from_str(&self.database_url).expect("a Postgres URL");
+        let server = (options.get_host().to_owned(), options.get_port());
+        let mut found = tokio::net::lookup_host(server).await.expect("the server has an address");
+        let network = Network::before(found.next().expect("the server has an address")).await;
+        let there = options.host("127.0.0.1").port(network.address.port());
+        (network, there.to_url_lossy().to_string())
     }
 }
 

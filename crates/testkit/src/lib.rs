@@ -12,8 +12,10 @@
 
 mod app;
 mod database;
+mod network;
 mod tools;
 
 pub use app::{ADMIN_KEY, Running, TestApp, task};
 pub use database::TestServers;
+pub use network::Network;
 pub use tools::{Call, FakeTools};

@@ -254,7 +254,10 @@ fn measure(worker: &Worker, leased: &[Leased]) {
     metrics.lease_batch.observe(leased.len() as f64);
     for run in leased {
         match run.past {
-            Past::Fresh => metrics.pickup_seconds.observe(run.waited.as_secs_f64()),
+            Past::Fresh => {
+                metrics.pickup_seconds.observe(run.waited.as_secs_f64());
+                metrics.started(&run.info, worker.ctx.clock.now());
+            }
             Past::Returned => {}
             Past::Lapsed => {
                 metrics.leases_reclaimed.inc();

@@ -21,12 +21,10 @@ mod trace;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use orchestrator_boot::{BoxError, Context, Service};
+use orchestrator_boot::{BoxError, Context, Service, in_time};
 use orchestrator_engine::config::Secret;
 use orchestrator_engine::pipeline::Secrets;
-use orchestrator_engine::store::StoreError;
 use orchestrator_engine::tool::{ToolCaller, ToolSpec};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -38,23 +36,9 @@ use held::Holding;
 use tell::Teller;
 use trace::Tracer;
 
-/// How long the database may take to answer. A connection that falls silent (a fail-over, a firewall that
-/// forgot it) is given up then, and the call made again on another. What was written after all is fenced.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
-
 /// The most runs that are over for us and not yet written: what a slow database holds up is bounded.
 /// They take no slot, so others can begin meanwhile.
 const UNWRITTEN_MAX: usize = 1_000;
-
-/// What `call` gives, or an error that passes when the database does not answer in time.
-async fn in_time<T>(
-    doing: &'static str,
-    call: impl Future<Output = Result<T, StoreError>>,
-) -> Result<T, StoreError> {
-    tokio::time::timeout(ANSWER_MAX, call)
-        .await
-        .unwrap_or_else(|_| Err(StoreError::no_answer(doing)))
-}
 
 /// What the parts of a worker share.
 struct Worker {

@@ -99,7 +99,7 @@ async fn attempt(worker: &Worker, held: &Arc<Held>, run: Leased) -> Option<Write
         Ok(prepared) => prepared,
         Err(error) => return Some(after_outage(held, &error)),
     };
-    if run.past == Past::Lapsed && run.info.attempt > definition.max_attempts {
+    if run.info.attempt > definition.max_attempts {
         let error = fault(
             "lease_lost",
             &format!("its worker was lost in the last of {} attempts", definition.max_attempts),

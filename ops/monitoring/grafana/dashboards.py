@@ -225,6 +225,7 @@ TASKS = dashboard(
             heat("Drift: time to firing", "orchestrator_scheduler_drift_seconds", "From an occurrence's time to the commit that fired it."),
             heat("Pickup: may start to lease", "orchestrator_worker_pickup_seconds", "From the time a run may start until a worker has it."),
             lines("Pickup", "s", quantiles("orchestrator_worker_pickup_seconds")),
+            lines("Start of occurrences", "s", quantiles("orchestrator_occurrence_start_seconds")),
             lines("Oldest due run", "s", [("max(orchestrator_queue_oldest_due_seconds)", "waits")]),
             lines("Late occurrences", "percentunit", [
                 ("orchestrator:occurrences:late_ratio5m or vector(0)", "5 min"),

@@ -87,7 +87,11 @@ async fn publish(
         .location(format!("/events/{}", published.event_id));
     let answer = change.finish(answer).await?;
     if !published.deduplicated {
-        api.streams.add_event(new.id, &new.topic, &new.payload).await;
+        let count = &api.metrics.process().events;
+        count.with_label_values(&["in"]).inc();
+        if api.streams.add_event(new.id, &new.topic, &new.payload).await {
+            count.with_label_values(&["out"]).inc();
+        }
     }
     Ok(answer)
 }

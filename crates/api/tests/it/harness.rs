@@ -15,6 +15,7 @@ use orchestrator_engine::store::{agent, process};
 use orchestrator_engine::tool::ToolSpec;
 use orchestrator_testkit::TestServers;
 use serde_json::{Value, json};
+use sqlx::PgPool;
 use tower::ServiceExt as _;
 
 /// The admin's key in every test.
@@ -110,6 +111,19 @@ impl TestApi {
         self.post("/agents", json!({"name": name, "scopes": scopes})).await.expect(201);
         self.post(&format!("/agents/{name}/keys"), json!({})).await.expect(201).str("/key")
     }
+}
+
+/// An API as its process makes it, with a pool of its own and without Redis.
+pub fn api_of_its_own(
+    database_url: &str,
+    connections: &str,
+    clock: &FakeClock,
+) -> (Router, PgPool) {
+    let env = [("DATABASE_URL", database_url), ("DATABASE_MAX_CONNECTIONS", connections)];
+    let settings = Settings::read(&Env::from_pairs(env)).unwrap();
+    let pool = orchestrator_boot::pool(&settings.database, Service::Api).unwrap();
+    let ctx = Context::new(Service::Api, settings, pool.clone(), Arc::new(clock.clone()));
+    (orchestrator_api::router(Api::new(&ctx)), pool)
 }
 
 fn api(db: &TestServers, clock: &FakeClock, settings: &[(&str, &str)]) -> Api {

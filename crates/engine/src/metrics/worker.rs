@@ -1,8 +1,10 @@
 //! Metrics of the worker.
 
+use chrono::{DateTime, Utc};
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, Registry};
 
 use super::Maker;
+use crate::run::{RunInfo, Trigger};
 
 /// 5 ms to an hour: a local tool answers in milliseconds, a language model in minutes, and a run
 /// may chain several and is cut off at its `timeout_seconds`, an hour by default.
@@ -54,6 +56,8 @@ pub struct WorkerMetrics {
     pub errors: IntCounterVec,
     /// Seconds from `run_at` to the lease.
     pub pickup_seconds: Histogram,
+    /// Seconds from the time of an occurrence, jitter included, to the start of its run.
+    pub occurrence_start_seconds: Histogram,
     /// Runs leased by one statement that found any.
     pub lease_batch: Histogram,
     /// Runs written back in one transaction.
@@ -102,6 +106,11 @@ impl WorkerMetrics {
                 "Seconds from the time a run may start to its lease.",
                 PICKUP_SECONDS,
             )?,
+            occurrence_start_seconds: make.histogram(
+                "orchestrator_occurrence_start_seconds",
+                "Seconds from the time of an occurrence, with its jitter, to the start of its run.",
+                PICKUP_SECONDS,
+            )?,
             lease_batch: make.histogram(
                 "orchestrator_worker_lease_batch_size",
                 "Runs leased by one statement that found any.",
@@ -137,5 +146,13 @@ impl WorkerMetrics {
             metrics.llm_tokens.with_label_values(&[kind]);
         }
         Ok(metrics)
+    }
+
+    /// Notes that a run nobody had before starts at `now`; only those of schedules are measured.
+    pub fn started(&self, run: &RunInfo, now: DateTime<Utc>) {
+        if run.trigger == Trigger::Schedule {
+            let late = (now - run.scheduled_at).as_seconds_f64();
+            self.occurrence_start_seconds.observe(late.max(0.0));
+        }
     }
 }

@@ -197,12 +197,13 @@ impl Streams {
         self.call::<String>(&hint(stream)).await;
     }
 
-    /// Shows an event, kept in Postgres already, to schedulers and other programs.
-    pub async fn add_event(&self, id: EventId, topic: &str, payload: &serde_json::Value) {
+    /// Shows an event, kept in Postgres already, to schedulers and other programs. Returns whether Redis
+    /// took it.
+    pub async fn add_event(&self, id: EventId, topic: &str, payload: &serde_json::Value) -> bool {
         let mut add = redis::cmd("XADD");
         add.arg(EVENTS).arg("*").arg("event_id").arg(id.to_string());
         add.arg("topic").arg(topic).arg("payload").arg(payload.to_string());
-        self.call::<String>(&add).await;
+        self.call::<String>(&add).await.is_some()
     }
 
     /// Tells whoever watches what became of tasks and runs; one round trip.

@@ -12,7 +12,7 @@ mod workers;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use orchestrator_boot::Context;
+use orchestrator_boot::{Context, within};
 use orchestrator_engine::store::StoreError;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +26,9 @@ const DUTIES: &[(&str, Duration, Duty)] = &[
     ("verify", Duration::from_mins(5), |ctx| Box::pin(verify::invariants(ctx))),
     ("prune", Duration::from_hours(1), |ctx| Box::pin(prune::old(ctx))),
 ];
+
+/// A chore may take as long as it is to the next, but at least so long.
+const DUTY_MIN: Duration = Duration::from_mins(1);
 
 /// Does the chores until `stop`, each at its start and then again and again.
 pub async fn run(ctx: Context, stop: CancellationToken) {
@@ -41,7 +44,7 @@ pub async fn run(ctx: Context, stop: CancellationToken) {
 
 async fn repeat(ctx: &Context, name: &'static str, every: Duration, duty: Duty) {
     loop {
-        if let Err(error) = duty(ctx).await {
+        if let Err(error) = within(every.max(DUTY_MIN), name, duty(ctx)).await {
             ctx.metrics.scheduler().upkeep_errors.with_label_values(&[name]).inc();
             tracing::warn!(
                 duty = name,

@@ -8,6 +8,8 @@ mod firing;
 mod held;
 mod missed;
 mod overlap;
+mod pruning;
 mod rates;
+mod silence;
 mod year;
 mod zone_data;

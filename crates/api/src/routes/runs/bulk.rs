@@ -171,6 +171,7 @@ pub(super) async fn cancel(
     record(&mut change, "run.cancel_many", &wanted, &done).await?;
     let status = if done.requested > 0 { StatusCode::ACCEPTED } else { StatusCode::OK };
     let answer = change.finish(Answer::new(status, &done)?).await?;
+    api.count_canceled(done.done);
     api.let_many_in(before.values().copied()).await;
     for (what, kind) in
         [(Canceled::Done, "run.canceled"), (Canceled::Requested, "run.cancel_requested")]

@@ -216,7 +216,8 @@ async fn cancel(
         message: format!("canceled by {}", caller.agent.name),
         step: None,
     };
-    let status = match queue::cancel(change.conn(), id, &error).await? {
+    let became = queue::cancel(change.conn(), id, &error).await?;
+    let status = match became {
         Canceled::Done => StatusCode::OK,
         Canceled::Requested => StatusCode::ACCEPTED,
         Canceled::NotQueued => {
@@ -230,6 +231,7 @@ async fn cancel(
     change.audit("run.cancel", id, json!({"status": before.status})).await?;
     let shown = detail(change.conn(), id, None).await?;
     let answer = change.finish(Answer::new(status, &shown)?).await?;
+    api.count_canceled(usize::from(became == Canceled::Done));
     let kind = match status {
         StatusCode::OK => "run.canceled",
         _ => "run.cancel_requested",

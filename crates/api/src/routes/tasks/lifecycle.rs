@@ -8,7 +8,7 @@ use chrono::TimeDelta;
 use orchestrator_engine::id::{self, RunId};
 use orchestrator_engine::pipeline::Pipeline;
 use orchestrator_engine::run::{RunError, Trigger};
-use orchestrator_engine::store::queue::{self, NewWork};
+use orchestrator_engine::store::queue::{self, Canceled, NewWork};
 use orchestrator_engine::store::task::{self, TaskRow};
 use orchestrator_engine::task::{CatchUp, TaskStatus};
 use serde_json::{Value, json};
@@ -281,8 +281,11 @@ pub(super) async fn cancel(
     if row.status == TaskStatus::Canceled {
         return unchanged(change, row).await;
     }
-    let runs = end(&mut change, &row).await?;
-    done(&api, change, &row, "task.cancel", "task.canceled", json!({"runs": runs})).await
+    let ended = end(&mut change, &row).await?;
+    let detail = json!({"runs": ended.asked});
+    let answer = done(&api, change, &row, "task.cancel", "task.canceled", detail).await?;
+    api.count_canceled(ended.canceled);
+    Ok(answer)
 }
 
 /// Cancel a task, as `POST /tasks/{id}/cancel` does.
@@ -301,17 +304,26 @@ pub(super) async fn delete(
 ) -> Result<Answer, Problem> {
     let mut change = Change::plain(&api, &caller).await?;
     let row = held(change.conn(), &caller, &reference).await?;
+    let mut ended = Ended::default();
     if row.status != TaskStatus::Canceled {
-        let runs = end(&mut change, &row).await?;
-        change.audit("task.cancel", row.id, json!({"runs": runs})).await?;
+        ended = end(&mut change, &row).await?;
+        change.audit("task.cancel", row.id, json!({"runs": ended.asked})).await?;
     }
     let answer = change.finish(Answer::nothing()).await?;
+    api.count_canceled(ended.canceled);
     tell(&api, "task.canceled", row.agent_id, row.id).await;
     Ok(answer)
 }
 
-/// Cancels the task and its runs that nobody has begun. Returns how many runs.
-async fn end(change: &mut Change, row: &TaskRow) -> Result<usize, Problem> {
+/// How many runs of a task there were to cancel, and how many ended with it.
+#[derive(Default)]
+struct Ended {
+    asked: usize,
+    canceled: usize,
+}
+
+/// Cancels the task and its runs that nobody has begun.
+async fn end(change: &mut Change, row: &TaskRow) -> Result<Ended, Problem> {
     let now = change.now;
     task::cancel(change.conn(), row, now).await?;
     let error = RunError {
@@ -320,10 +332,11 @@ async fn end(change: &mut Change, row: &TaskRow) -> Result<usize, Problem> {
         step: None,
     };
     let runs = task::queued_runs(change.conn(), row.id).await?;
-    for run in &runs {
-        queue::cancel(change.conn(), *run, &error).await?;
-    }
-    Ok(runs.len())
+    let ended = queue::cancel_many(change.conn(), &runs, &error).await?;
+    Ok(Ended {
+        asked: runs.len(),
+        canceled: ended.iter().filter(|(_, what)| *what == Canceled::Done).count(),
+    })
 }
 
 /// Ends a change of a task: its record, its answer, and the word to whoever watches.

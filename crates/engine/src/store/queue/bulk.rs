@@ -1,40 +1,15 @@
-//! Ending and retrying many runs at once.
+//! Retrying many runs at once; [`super::cancel_many`] ends them.
 //!
 //! Which runs is asked with [`crate::store::run_list::matching`]; between that and these, any of them
 //! may have moved on, so the answer says what really happened to each.
 
 use sqlx::PgConnection;
 
-use super::{Canceled, cancel};
 use crate::id::RunId;
-use crate::run::RunError;
 use crate::store::StoreError;
 
 /// How many runs are ended or retried in one transaction: it holds their rows for well under a second.
 pub const MANY_MAX: u16 = 1_000;
-
-/// [`cancel`] for each of `runs`, in the order of their ids, so that two callers never wait for each
-/// other in a circle. Returns those that were still in the queue, with what became of them.
-///
-/// # Errors
-///
-/// [`StoreError::Database`].
-pub async fn cancel_many(
-    conn: &mut PgConnection,
-    runs: &[RunId],
-    error: &RunError,
-) -> Result<Vec<(RunId, Canceled)>, StoreError> {
-    let mut runs = runs.to_vec();
-    runs.sort_unstable();
-    let mut ended = Vec::with_capacity(runs.len());
-    for run in runs {
-        match cancel(conn, run, error).await? {
-            Canceled::NotQueued => {}
-            what => ended.push((run, what)),
-        }
-    }
-    Ok(ended)
-}
 
 /// Sends runs that failed, were canceled or expired back to the queue, as
 /// [`crate::store::run::retry`] does with one, in one statement. Those whose task's runs go one at a

@@ -1,7 +1,10 @@
 //! Ending runs on request.
 
+use std::collections::HashSet;
+
 use sqlx::PgConnection;
 
+use super::MANY_MAX;
 use super::lease::end_lapsed;
 use super::take::untaken;
 use crate::id::RunId;
@@ -30,26 +33,73 @@ pub async fn cancel(
     run: RunId,
     error: &RunError,
 ) -> Result<Canceled, StoreError> {
+    let ended = cancel_many(conn, &[run], error).await?;
+    Ok(ended.first().map_or(Canceled::NotQueued, |(_, what)| *what))
+}
+
+/// The same for many runs, at most [`MANY_MAX`] in a statement. Returns those that were still in the
+/// queue, by id, with what became of them.
+///
+/// # Errors
+///
+/// [`StoreError::Database`].
+pub async fn cancel_many(
+    conn: &mut PgConnection,
+    runs: &[RunId],
+    error: &RunError,
+) -> Result<Vec<(RunId, Canceled)>, StoreError> {
+    // What a lost worker left of them is moved to where it lasts, before anything is locked here.
     end_lapsed(conn).await?;
-    let asked = sqlx::query!(
-        "
-        update due_work set cancel_requested_at = coalesce(cancel_requested_at, now())
-        where run_id = $1
-        ",
-        run as RunId,
+    let mut ended = Vec::with_capacity(runs.len());
+    let mut runs = runs.to_vec();
+    runs.sort_unstable();
+    runs.dedup();
+    for some in runs.chunks(MANY_MAX.into()) {
+        let queued = ask(conn, some).await?;
+        let free: HashSet<_> = untaken(conn, &queued).await?.into_iter().collect();
+        end(conn, &free, error).await?;
+        ended.extend(queued.into_iter().map(|run| {
+            (run, if free.contains(&run) { Canceled::Done } else { Canceled::Requested })
+        }));
+    }
+    Ok(ended)
+}
+
+/// Notes that the runs are to be canceled; returns those that are queued, by id. In that order they are
+/// locked, so that two callers never wait for each other in a circle.
+async fn ask(conn: &mut PgConnection, runs: &[RunId]) -> Result<Vec<RunId>, StoreError> {
+    let ids: Vec<_> = runs.iter().map(|run| run.0).collect();
+    let mut queued = sqlx::query_scalar!(
+        r#"
+        with locked as (
+            select run_id from due_work where run_id = any($1) order by run_id for no key update
+        )
+        update due_work w set cancel_requested_at = coalesce(w.cancel_requested_at, now())
+        from locked where w.run_id = locked.run_id
+        returning w.run_id as "run_id: RunId"
+        "#,
+        &ids,
     )
-    .execute(&mut *conn)
+    .fetch_all(conn)
     .await
     .map_err(StoreError::while_trying("request a cancel"))?;
-    if asked.rows_affected() == 0 {
-        return Ok(Canceled::NotQueued);
+    queued.sort_unstable();
+    Ok(queued)
+}
+
+/// Ends runs that the caller has locked and nobody holds.
+async fn end(
+    conn: &mut PgConnection,
+    runs: &HashSet<RunId>,
+    error: &RunError,
+) -> Result<(), StoreError> {
+    if runs.is_empty() {
+        return Ok(());
     }
-    if untaken(conn, &[run]).await?.is_empty() {
-        return Ok(Canceled::Requested);
-    }
+    let ids: Vec<_> = runs.iter().map(|run| run.0).collect();
     sqlx::query!(
         "
-        with gone as (delete from due_work where run_id = $1 returning *)
+        with gone as (delete from due_work where run_id = any($1) returning *)
         insert into run (id, agent_id, task_id, revision, status, priority, attempt, trigger,
                          nominal_at, scheduled_at, started_at, finished_at, params, event,
                          definition, error)
@@ -57,11 +107,11 @@ pub async fn cancel(
                nominal_at, scheduled_at, started_at, now(), params, event, definition, $2
         from gone
         ",
-        run as RunId,
+        &ids,
         sqlx::types::Json(error) as _,
     )
     .execute(conn)
     .await
-    .map_err(StoreError::while_trying("cancel a queued run"))?;
-    Ok(Canceled::Done)
+    .map_err(StoreError::while_trying("cancel queued runs"))?;
+    Ok(())
 }

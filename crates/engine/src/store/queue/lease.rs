@@ -126,8 +126,13 @@ pub async fn release(conn: &mut PgConnection, leases: &[Lease]) -> Result<u64, S
     let (runs, tokens) = columns(leases);
     let done = sqlx::query_scalar!(
         r#"
-        with given as (
-            select * from unnest($1::uuid[], $2::bigint[]) as g(run_id, token)
+        with live as materialized (
+            select token, run_ids from lease where token = any($2) for no key update
+        ),
+        given as materialized (
+            -- Said once more, because the answer was lost, it must not touch the run's next holder.
+            select g.* from unnest($1::uuid[], $2::bigint[]) as g(run_id, token)
+            join live on live.token = g.token and g.run_id = any(live.run_ids)
         ),
         back as (
             update lease l

@@ -18,8 +18,8 @@ mod places;
 mod rates;
 mod take;
 
-pub use bulk::{MANY_MAX, cancel_many, retry_many};
-pub use cancel::{Canceled, cancel};
+pub use bulk::{MANY_MAX, retry_many};
+pub use cancel::{Canceled, cancel, cancel_many};
 pub use commit::{Finished, Requeued, checkpoint, finish, keep_steps, requeue};
 pub(super) use enqueue::claim_key;
 pub use enqueue::{Enqueued, Held, NewWork, enqueue, enqueue_batch, enqueue_many};

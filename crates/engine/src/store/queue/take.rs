@@ -276,8 +276,9 @@ async fn read(conn: &mut PgConnection, batch: &Batch) -> Result<Vec<Leased>, Sto
         .await
         .map_err(StoreError::while_trying("wait for changes of leased runs"))?;
         rows = read_rows(conn, batch).await?;
-        rows.retain(|row| row.is_due);
     }
+    // Who put a run off may have committed before it was read, and after it was chosen.
+    rows.retain(|row| row.is_due);
     if rows.len() < batch.runs.len() {
         let kept: Vec<_> = rows.iter().map(|row| row.run_id.0).collect();
         sqlx::query!(

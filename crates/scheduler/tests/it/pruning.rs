@@ -1,0 +1,56 @@
+//! What is old goes, but not what is still needed.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use orchestrator_engine::clock::Clock as _;
+use orchestrator_engine::id::{self, RunId};
+use orchestrator_engine::store::queue::{self, NewWork};
+use orchestrator_engine::store::retention;
+use orchestrator_testkit::TestApp;
+
+const KEPT: Duration = Duration::from_hours(30 * 24);
+
+/// A run made at `at` that has done a step and waits for its next try.
+async fn waiting_since(app: &TestApp, at: &str) -> RunId {
+    let at: DateTime<Utc> = at.parse().unwrap();
+    let run_id = RunId::new(at, &mut id::rng());
+    sqlx::query("select ensure_run_partitions($1, $1)")
+        .bind(at)
+        .execute(&app.servers.pool)
+        .await
+        .unwrap();
+    let mut conn = app.servers.pool.acquire().await.unwrap();
+    queue::enqueue(&mut conn, NewWork { run_id, ..app.work(None) }).await.unwrap();
+    sqlx::query(
+        "insert into run_step (run_id, path, attempt, id, status, started_at, finished_at)
+         values ($1, 'one', 1, 'one', 'succeeded', $2, $2)",
+    )
+    .bind(run_id)
+    .bind(at)
+    .execute(&mut *conn)
+    .await
+    .unwrap();
+    run_id
+}
+
+/// One of two runs of last summer has ended; the other waits for a year.
+#[tokio::test]
+async fn the_steps_of_a_run_that_is_still_queued_are_kept() {
+    let app = TestApp::at("2026-03-01T08:00:00Z").await;
+    let ended = waiting_since(&app, "2025-06-04T12:00:00Z").await;
+    let queued = waiting_since(&app, "2025-07-02T12:00:00Z").await;
+    sqlx::query("delete from due_work where run_id = $1")
+        .bind(ended)
+        .execute(&app.servers.pool)
+        .await
+        .unwrap();
+    let mut conn = app.servers.pool.acquire().await.unwrap();
+
+    let pruned = retention::prune(&mut conn, KEPT, app.clock.now()).await.unwrap().unwrap();
+    let kept: Vec<RunId> =
+        sqlx::query_scalar("select run_id from run_step").fetch_all(&mut *conn).await.unwrap();
+
+    assert_eq!(kept, [queued]);
+    assert_eq!(pruned.partitions, 2, "the week of the run that ended: runs and their steps");
+}
