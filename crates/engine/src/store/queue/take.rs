@@ -307,7 +307,7 @@ async fn read_rows(conn: &mut PgConnection, batch: &Batch) -> Result<Vec<Row>, S
                (w.started_at is null and w.expires_at <= now()) is true as "expired!",
                w.cancel_requested_at is not null as "cancel_requested!",
                w.started_at is not null as "was_started!",
-               w.xmax::text <> '0' as "touched!", w.held is null and w.run_at <= now() as "is_due!"
+               w.xmax::text <> '0' as "touched!", w.held is null and w.run_at <= clock_timestamp() as "is_due!"
         from unnest($1::uuid[]) with ordinality as chosen(run_id, place)
         join due_work w using (run_id)
         order by chosen.place
