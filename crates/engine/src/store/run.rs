@@ -322,7 +322,7 @@ pub async fn retry(
             "
             insert into run_step (run_id, path, attempt, id, uses, status, started_at, finished_at,
                                   input, output, error)
-            select $1, s.* from json_to_recordset($2) as s(path text, attempt int, id text, uses text,
+            select $1, s.* from jsonb_to_recordset($2) as s(path text, attempt int, id text, uses text,
                 status text, started_at timestamptz, finished_at timestamptz, input jsonb,
                 output jsonb, error jsonb)
             ",
