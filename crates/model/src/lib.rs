@@ -1,8 +1,8 @@
 //! The protocol of leases as a model: every order in which two workers, their deaths and pauses, lost
 //! answers and the API can get in each other's way, as far as a few faults and runs go.
 //!
-//! [`state`] is what there is, [`postgres`] what each statement does to it, [`worker`] what a worker
-//! does in between, [`properties`] what must hold. The checker is stateright's. Clocks play no part: a
+//! `state` is what there is, `postgres` what each statement does to it, `worker` what a worker
+//! does in between, `properties` what must hold. The checker is stateright's. Clocks play no part: a
 //! lease may run out at any moment, and whoever can act may as well stand still. How often things go wrong
 //! is bounded ([`state::Faults`]); when and in which order is not.
 //!
