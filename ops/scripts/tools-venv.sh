@@ -19,7 +19,11 @@ config=$root/.orchestrator/mcp.json
 [ -d "$root/.orchestrator" ] || mkdir -m 711 "$root/.orchestrator"
 
 if ! [ -f "$mark" ] || [ "$(cat "$mark")" != "$wanted" ]; then
-    python3 -m venv "$venv"
+    # In two steps: venv alone would keep to itself why pip could not be put in.
+    if ! { python3 -m venv --clear --without-pip "$venv" && "$venv/bin/python3" -m ensurepip --upgrade --default-pip >/dev/null; }; then
+        echo "tools-venv: $(command -v python3) could not make $venv, see above; $(df -Pk "$root" | awk 'NR == 2 { print int($4 / 1024) }') MiB of disk are free" >&2
+        exit 1
+    fi
     # shellcheck disable=SC2086 # two words are two packages
     "$venv/bin/pip" install --quiet --disable-pip-version-check $wanted
     printf '%s' "$wanted" >"$mark"
