@@ -81,13 +81,17 @@ drop function take_due(uuid, float8, integer, integer, float8, bigint[], bigint,
 -- the time before which nothing in it was left. A held snapshot (a backup, a forgotten transaction)
 -- keeps dead rows for as long as it lasts; without this every look would wade through all of them.
 --
+-- A wide look goes a little further back in each lane, for the sake of transactions that committed late, and
+-- finds lanes that were not known. In a steady stream only one look in many is wide: it reads again what
+-- was taken meanwhile.
+--
 -- The first p_slots of them are begun at once; the others are leased ahead.
 --
 -- Order: the priorities one after the other, in each the lanes in turns, in each lane the longest due
 -- first; but before all this p_aged runs that are due for longer than p_ageing seconds, whatever their priority.
 create function take_due(
     p_worker uuid, p_duration float8, p_wanted integer, p_aged integer, p_ageing float8,
-    p_known bigint[], p_low bigint, p_rewound bigint, p_discover boolean,
+    p_known bigint[], p_low bigint, p_rewound bigint, p_wide boolean,
     p_agents uuid[], p_priorities smallint[], p_since timestamptz[],
     p_slots integer default null, -- null: as many as wanted
     out lease_token bigint, out leased_at timestamptz, out taken_runs uuid[],
@@ -100,7 +104,8 @@ create function take_due(
 set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set jit = off
 as $$
 declare
-    margin constant interval := '250 milliseconds'; -- transactions that commit so late are still seen
+    -- Transactions that commit so late are still seen.
+    margin constant interval := case when p_wide then '250 ms' else '0' end;
     busy uuid[];
     lapsed bigint[];
     new_agents uuid[];
@@ -142,7 +147,7 @@ begin
     end if;
 
     -- Lanes not known yet lie in the gaps between those that are.
-    while p_discover loop
+    while p_wide loop
         with known(agent, priority) as (
             select * from unnest(lane_agents, lane_priorities)
             union all values ('00000000-0000-0000-0000-000000000000'::uuid, -1::smallint),
@@ -173,7 +178,7 @@ begin
             cross join lateral (
                 select w.run_id, w.run_at from due_work w
                 where w.held is null and w.agent_id = l.agent and w.priority = l.priority
-                  and w.run_at >= l.since and w.run_at <= leased_at - make_interval(secs => p_ageing)
+                  and w.run_at >= l.since - margin and w.run_at <= leased_at - make_interval(secs => p_ageing)
                   and w.run_id not in (select b from unnest(busy) as b) -- hashed, unlike <> all (busy)
                 order by w.run_at limit least(p_aged, p_wanted)
             ) as c
@@ -196,7 +201,7 @@ begin
                 left join lateral (
                     select w.run_id, w.run_at from due_work w
                     where w.held is null and w.agent_id = l.agent and w.priority = l.priority
-                      and w.run_at >= l.since and w.run_at <= leased_at and w.run_id not in (select b from unnest(busy) as b)
+                      and w.run_at >= l.since - margin and w.run_at <= leased_at and w.run_id not in (select b from unnest(busy) as b)
                     order by w.run_at limit quota
                 ) as f on true
                 where l.priority = level
@@ -209,7 +214,7 @@ begin
             into more, places, firsts, is_full;
             if pass = 1 then
                 for i in 1..cardinality(places) loop
-                    lane_since[places[i]] := coalesce(firsts[i], leased_at) - margin;
+                    lane_since[places[i]] := coalesce(firsts[i], leased_at);
                 end loop;
             end if;
             taken_runs := taken_runs || more[1:missing];

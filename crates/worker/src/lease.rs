@@ -12,7 +12,6 @@ use orchestrator_boot::Outage;
 use orchestrator_engine::store::queue::{Leased, Past, QueueView, Take};
 use orchestrator_engine::store::{StoreError, notices};
 use orchestrator_engine::streams::WORK;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +20,7 @@ use crate::commit::Write;
 use crate::held::Why;
 use crate::perform::perform;
 use crate::settle::Ending;
+use crate::slot::Slot;
 use crate::{Worker, in_time, tell};
 
 /// The longest sleep while Redis tells of new work; a hint may be lost all the same.
@@ -40,7 +40,6 @@ const GATHER: Duration = Duration::from_millis(2);
 /// Takes due work and runs it until `stop`; returns when every run has ended or was given back.
 pub(crate) async fn run(worker: Arc<Worker>, stop: CancellationToken) {
     let mut taker = Taker {
-        slots: Arc::new(Semaphore::new(worker.ctx.settings.worker.concurrency.into())),
         going: JoinSet::new(),
         view: QueueView::default(),
         rate: Rate::default(),
@@ -55,7 +54,6 @@ pub(crate) async fn run(worker: Arc<Worker>, stop: CancellationToken) {
 /// What the loop remembers.
 struct Taker {
     worker: Arc<Worker>,
-    slots: Arc<Semaphore>,
     going: JoinSet<()>,
     view: QueueView,
     rate: Rate,
@@ -74,7 +72,7 @@ impl Taker {
             let slot = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                slot = Arc::clone(&self.slots).acquire_owned() => slot.ok(),
+                slot = worker.slots.next() => Some(slot),
                 () = worker.ahead.low() => None,
                 () = worker.ahead.stale() => {
                     put_back(&worker, worker.ahead.take_stale());
@@ -89,9 +87,7 @@ impl Taker {
                 tokio::time::sleep(GATHER).await;
             }
             let mut slots = Vec::from_iter(slot);
-            while let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
-                slots.push(slot);
-            }
+            slots.extend(std::iter::from_fn(|| worker.slots.try_next()));
             let pause = match self.take(slots).await {
                 Ok(pause) => {
                     outage.over();
@@ -132,14 +128,16 @@ impl Taker {
     /// Returns how long to sleep, or `None` when there may be more at once.
     async fn take(
         &mut self,
-        mut slots: Vec<OwnedSemaphorePermit>,
+        mut slots: Vec<Slot>,
     ) -> Result<Option<Duration>, StoreError> {
         let worker = Arc::clone(&self.worker);
         let ctx = &worker.ctx;
-        while !slots.is_empty()
-            && let Some(ready) = worker.ahead.pop()
-        {
-            self.start(ready, slots.pop());
+        while let Some(slot) = slots.pop() {
+            let Some(ready) = worker.ahead.pop() else {
+                slots.push(slot);
+                break;
+            };
+            self.start(ready, slot);
         }
         worker.ahead.want(self.rate.runs_ahead(worker.pace.count()));
         let free = u16::try_from(slots.len()).unwrap_or(u16::MAX);
@@ -181,7 +179,7 @@ impl Taker {
         let mut later = Vec::new();
         for ready in ready {
             match slots.pop() {
-                Some(slot) => self.start(ready, Some(slot)),
+                Some(slot) => self.start(ready, slot),
                 None => later.push(ready),
             }
         }
@@ -189,7 +187,7 @@ impl Taker {
         Ok(pause)
     }
 
-    fn start(&mut self, ready: Ready, slot: Option<OwnedSemaphorePermit>) {
+    fn start(&mut self, ready: Ready, slot: Slot) {
         self.going.spawn(work(Arc::clone(&self.worker), ready, slot));
     }
 }
@@ -208,14 +206,14 @@ async fn note_sleep(worker: &Worker, sleeps: bool) -> Result<(), StoreError> {
 
 /// Works on a run until it is over, then on those that were taken ahead, one after the other. Its slot
 /// is free before what was done is durable.
-async fn work(worker: Arc<Worker>, first: Ready, slot: Option<OwnedSemaphorePermit>) {
+async fn work(worker: Arc<Worker>, first: Ready, slot: Slot) {
     let mut next = Some(first);
     while let Some((held, run)) = next {
         let Ok(room) = Arc::clone(&worker.unwritten).acquire_owned().await else { return };
         let subject = tell::Subject::of(&run);
         let began = tokio::time::Instant::now();
         worker.ctx.metrics.worker().active.inc();
-        let write = perform(&worker, &held, run).await;
+        let write = perform(&worker, &held, &slot, run).await;
         worker.ctx.metrics.worker().active.dec();
         let took = began.elapsed();
         if let Some(write) = write {

@@ -15,6 +15,7 @@ mod listen;
 mod perform;
 mod renew;
 mod settle;
+mod slot;
 mod tell;
 mod toolbox;
 mod trace;
@@ -33,6 +34,7 @@ use ahead::{Ahead, Pace};
 use commit::Committer;
 use definitions::Definitions;
 use held::Holding;
+use slot::Slots;
 use tell::Teller;
 use trace::Tracer;
 
@@ -50,6 +52,7 @@ struct Worker {
     committer: Committer,
     tracer: Tracer,
     teller: Teller,
+    slots: Arc<Slots>,
     /// Leased runs that wait for a slot.
     ahead: Ahead,
     /// How quick runs are.
@@ -107,6 +110,7 @@ pub async fn serve_with(
         committer,
         tracer: Tracer::default(),
         teller,
+        slots: Arc::new(Slots::new(ctx.settings.worker.concurrency.into())),
         ahead: Ahead::default(),
         pace: Pace::default(),
         unwritten: Arc::new(Semaphore::new(

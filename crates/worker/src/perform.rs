@@ -22,18 +22,24 @@ use crate::Worker;
 use crate::commit::{Write, Written};
 use crate::definitions::{Definition, DefinitionError};
 use crate::held::{Held, Why};
+use crate::slot::Slot;
 use crate::trace::{self, TracedTools};
 
 /// How long a run waits before it is tried again after the database failed under it.
 const AFTER_OUTAGE: Duration = Duration::from_secs(1);
 
 /// Works on `run` and says what is to be written; `None` when another worker has it.
-pub(crate) async fn perform(worker: &Worker, held: &Arc<Held>, run: Leased) -> Option<Write> {
+pub(crate) async fn perform(
+    worker: &Worker,
+    held: &Arc<Held>,
+    slot: &Slot,
+    run: Leased,
+) -> Option<Write> {
     let Some(traced) = worker.tracer.begin(&worker.ctx, &run) else {
-        return caught(worker, held, run).await;
+        return caught(worker, held, slot, run).await;
     };
     let around = trace::log_span(&run);
-    let write = caught(worker, held, run).instrument(around).await;
+    let write = caught(worker, held, slot, run).instrument(around).await;
     match &write {
         Some(write) => traced.steps(&worker.ctx, write.records()),
         None => worker.tracer.end(&worker.ctx, held.lease, "lease_lost", Some("lease_lost".into())),
@@ -41,10 +47,10 @@ pub(crate) async fn perform(worker: &Worker, held: &Arc<Held>, run: Leased) -> O
     write
 }
 
-async fn caught(worker: &Worker, held: &Arc<Held>, run: Leased) -> Option<Write> {
+async fn caught(worker: &Worker, held: &Arc<Held>, slot: &Slot, run: Leased) -> Option<Write> {
     let lease = run.lease;
     // Boxed because it is large and would be moved about.
-    let attempt = Box::pin(attempt(worker, held, run));
+    let attempt = Box::pin(attempt(worker, held, slot, run));
     let caught = AssertUnwindSafe(attempt).catch_unwind().await;
     caught.unwrap_or_else(|_| {
         tracing::error!(run.id = %lease.run_id, "a run made the worker panic");
@@ -53,7 +59,7 @@ async fn caught(worker: &Worker, held: &Arc<Held>, run: Leased) -> Option<Write>
     })
 }
 
-async fn attempt(worker: &Worker, held: &Arc<Held>, run: Leased) -> Option<Write> {
+async fn attempt(worker: &Worker, held: &Arc<Held>, slot: &Slot, run: Leased) -> Option<Write> {
     let lease = run.lease;
     if run.cancel_requested {
         return Some(canceled(worker, held, Vec::new()));
@@ -114,8 +120,12 @@ async fn attempt(worker: &Worker, held: &Arc<Held>, run: Leased) -> Option<Write
         )));
     }
     let unsent = std::mem::take(&mut prepared.interrupted);
-    let journal =
-        RunJournal { worker, held, records: Mutex::new(Records { kept: Vec::new(), unsent }) };
+    let journal = RunJournal {
+        worker,
+        held,
+        slot: definition.is_harmless.then_some(slot),
+        records: Mutex::new(Records { kept: Vec::new(), unsent }),
+    };
     let outcome = run_attempt(worker, held, &definition, prepared.context, &journal).await;
     if definition.is_harmless {
         worker.pace.note();
@@ -338,6 +348,9 @@ fn fault(kind: &str, message: &str) -> RunError {
 struct RunJournal<'a> {
     worker: &'a Worker,
     held: &'a Arc<Held>,
+    /// What a quick run leaves to others while it waits. One that calls others out there keeps its own:
+    /// it might wait long for the next, with its time running.
+    slot: Option<&'a Slot>,
     records: Mutex<Records>,
 }
 
@@ -368,7 +381,11 @@ impl Journal for RunJournal<'_> {
         all.extend(records);
         async move {
             let write = Write::Checkpoint(self.held.lease, all);
-            let (written, write) = self.worker.committer.write(write).await;
+            let writing = self.worker.committer.write(write);
+            let (written, write) = match self.slot {
+                Some(slot) => slot.leave_for(writing).await,
+                None => writing.await,
+            };
             self.records().kept.extend(write.into_iter().flat_map(Write::into_records));
             match written {
                 Written::Done => Ok(()),

@@ -1,5 +1,6 @@
 //! The worker on a real Postgres and Redis.
 
+mod ahead;
 mod bulk;
 mod concurrency;
 mod enqueue_sql;

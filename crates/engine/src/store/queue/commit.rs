@@ -83,7 +83,7 @@ pub async fn finish<F: Borrow<Finished> + Sync>(
     sqlx::query_scalar!(
         r#"
         with live as materialized (
-            select token, made_at, run_ids from lease where token = any($2) for share
+            select token, made_at, run_ids from lease where token = any($20) for share
         ),
         held as materialized (
             select live.token, live.made_at, h.run_id from live cross join unnest(live.run_ids) as h(run_id)
@@ -142,6 +142,7 @@ pub async fn finish<F: Borrow<Finished> + Sync>(
         &steps.error as &[Option<sqlx::types::Json<&RunError>>],
         &whole as &[Option<String>],
         &over,
+        &distinct(&tokens),
     )
     .fetch_all(conn)
     .await
@@ -181,7 +182,7 @@ pub async fn checkpoint<R: Borrow<StepRecord>>(
     sqlx::query_scalar!(
         r#"
         with live as materialized (
-            select token, run_ids from lease where token = any($2) for share
+            select token, run_ids from lease where token = any($5) for share
         ),
         held as materialized (
             select live.token, h.run_id from live cross join unnest(live.run_ids) as h(run_id)
@@ -198,10 +199,19 @@ pub async fn checkpoint<R: Borrow<StepRecord>>(
         &tokens,
         &row_tokens,
         &rows,
+        &distinct(&tokens),
     )
     .fetch_all(conn)
     .await
     .map_err(StoreError::while_trying("checkpoint steps"))
+}
+
+/// Each once: a statement of hundreds of runs has few leases to look up.
+fn distinct(tokens: &[i64]) -> Vec<i64> {
+    let mut tokens = tokens.to_vec();
+    tokens.sort_unstable();
+    tokens.dedup();
+    tokens
 }
 
 /// The rows of checkpoints: tokens and JSON arrays. `None` where Postgres could not read one back as

@@ -24,8 +24,9 @@ use crate::store::{StoreError, seconds};
 /// Of the runs taken at once, the part that goes to those that have waited too long, whatever their
 /// priority; with fewer slots than this, so many takes share one such run.
 const AGED_PART: u32 = 4;
-/// How long a lane that came up meanwhile may go unseen while the known ones fill every slot.
-const DISCOVER_EVERY: Duration = Duration::from_millis(100);
+/// How often a look is wide while every look finds as much as wanted: so long may a lane that came up
+/// meanwhile go unseen, and what a transaction committed late.
+const WIDE_EVERY: Duration = Duration::from_millis(100);
 /// How often everything is looked at again from its beginning, for the sake of transactions that
 /// committed late; and how many times longer than such a look took, where it takes long.
 const REWIND_EVERY: Duration = Duration::from_secs(1);
@@ -41,7 +42,9 @@ pub struct QueueView {
     rewound: i64,
     lanes: Vec<Lane>,
     takes: u64,
-    discovered: Option<Instant>,
+    /// The last look found as much as wanted.
+    was_full: bool,
+    wide_at: Option<Instant>,
     rewind_at: Option<Instant>,
     /// A batch that is leased and whose rows could not be read yet.
     unread: Option<Batch>,
@@ -125,21 +128,22 @@ impl QueueView {
         let began = Instant::now();
         self.takes += 1;
         let rewinds = self.rewind_at.is_none_or(|at| at <= began);
-        let discovers = rewinds || self.discovered.is_none_or(|at| at + DISCOVER_EVERY <= began);
+        let is_wide = rewinds || !self.was_full || self.wide_at.is_none_or(|at| at <= began);
         self.lanes.sort_by_key(|lane| (lane.priority, lane.served));
         self.may_hold_more = true;
-        let (next_in, is_short) = self.ask(conn, how, rewinds, discovers).await?;
-        let next_in = if is_short && !discovers && self.unread.is_none() {
-            self.ask(conn, how, rewinds, true).await?.0
-        } else {
-            next_in
-        };
+        let mut next_in = self.ask(conn, how, rewinds, is_wide).await?;
+        if !is_wide && !self.was_full {
+            next_in = match self.unread {
+                Some(_) => Some(Duration::ZERO), // there may be more: look again when these are begun
+                None => self.ask(conn, how, rewinds, true).await?,
+            };
+        }
         self.may_hold_more = false;
         if rewinds {
             self.rewind_at = Some(began + (began.elapsed() * REWIND_PART).max(REWIND_EVERY));
         }
-        if discovers || is_short {
-            self.discovered = Some(began);
+        if is_wide {
+            self.wide_at = Some(began + WIDE_EVERY);
         }
         if self.lanes.len() > LANES_MAX {
             self.lanes.clear();
@@ -147,15 +151,14 @@ impl QueueView {
         Ok(next_in)
     }
 
-    /// Asks `take_due` once. Returns what it says of the next run, and whether it found fewer than
-    /// wanted.
+    /// Asks `take_due` once. Returns what it says of the next run.
     async fn ask(
         &mut self,
         conn: &mut PgConnection,
         how: Take,
         rewinds: bool,
-        discovers: bool,
-    ) -> Result<(Option<Duration>, bool), StoreError> {
+        is_wide: bool,
+    ) -> Result<Option<Duration>, StoreError> {
         let agents: Vec<_> = self.lanes.iter().map(|lane| lane.agent.0).collect();
         let priorities: Vec<_> = self.lanes.iter().map(|lane| lane.priority).collect();
         let since: Vec<_> = self.lanes.iter().map(|lane| lane.since).collect();
@@ -175,7 +178,7 @@ impl QueueView {
             &self.live,
             self.highest,
             if rewinds { 0 } else { self.rewound },
-            discovers,
+            is_wide,
             &agents,
             &priorities,
             &since,
@@ -199,15 +202,13 @@ impl QueueView {
                 served: served.get(&(agent, priority)).copied().unwrap_or(0),
             })
             .collect();
-        let is_short = row.runs.len() < usize::from(how.wanted);
+        self.was_full = row.runs.len() == usize::from(how.wanted);
         if let Some(token) = row.token {
             let ahead = row.runs.iter().skip(how.slots.into()).copied().collect();
             self.unread = Some(Batch { token, runs: row.runs, ahead });
         }
-        let next_in = row
-            .next_in
-            .map(|wait| Duration::try_from_secs_f64(wait.max(0.0)).unwrap_or(Duration::MAX));
-        Ok((next_in, is_short))
+        let wait = |next_in: f64| Duration::try_from_secs_f64(next_in.max(0.0));
+        Ok(row.next_in.map(|next_in| wait(next_in).unwrap_or(Duration::MAX)))
     }
 
     /// How many of `wanted` go to runs that have waited too long.
