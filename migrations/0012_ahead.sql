@@ -2,7 +2,7 @@
 --
 -- A worker that is quick leases runs ahead of its slots, so that what a statement costs is shared by
 -- hundreds of runs. A run leased ahead is not begun: should its holder be lost, that was no attempt. What
--- has effects outside is taken off the list before it begins.
+-- has effects outside is put on the list of those that are before it begins.
 --
 -- The steps of a run that is on are kept beside its lease, those of many runs in one row. They move to
 -- run_step when the run changes hands, and into the run's own row when it ends.
@@ -10,7 +10,9 @@
 -- Readers and writers: worker; api and scheduler read checkpoints of runs that are on.
 -- Size: checkpoint has a row for each transaction that wrote some, until the lease ends: tens to hundreds.
 -- Safe while old code runs: yes. Old workers lease nothing ahead and write their steps as rows.
-alter table lease add column ahead uuid[]; -- leased and not begun; null: none
+alter table lease add column begun uuid[]; -- the others are leased ahead; null: all are begun
+-- Identifiers hardly get smaller, and to try costs more than to store them.
+alter table lease alter column run_ids set storage external, alter column begun set storage external;
 
 create table checkpoint (
     token   bigint not null references lease on delete cascade,
@@ -46,9 +48,9 @@ begin
     order by run_id for update;
     update due_work w
     set lapses = w.lapses + 1,
-        attempt = w.attempt + case when r.run_id = any (l.ahead) then 0 else 1 end,
-        started_at = case when r.run_id = any (l.ahead) then w.started_at
-                          else coalesce(w.started_at, l.made_at) end
+        attempt = w.attempt + case when l.begun is null or r.run_id = any (l.begun) then 1 else 0 end,
+        started_at = case when l.begun is null or r.run_id = any (l.begun)
+                          then coalesce(w.started_at, l.made_at) else w.started_at end
     from lease l cross join unnest(l.run_ids) as r(run_id)
     where l.token = any (ended) and w.run_id = r.run_id;
     insert into run_step as o (run_id, path, attempt, id, uses, status, started_at, finished_at,
@@ -240,9 +242,9 @@ begin
 
     if cardinality(taken_runs) > 0 then
         lease_token := nextval('lease_token');
-        insert into lease (token, worker, until, made_at, run_ids, ahead)
+        insert into lease (token, worker, until, made_at, run_ids, begun)
         values (lease_token, p_worker, leased_at + make_interval(secs => p_duration), leased_at, taken_runs,
-                taken_runs[p_slots + 1:]);
+                taken_runs[:p_slots]);
         live_tokens := live_tokens || lease_token;
         low_token := lease_token;
     end if;

@@ -20,7 +20,7 @@ pub(crate) type Ready = (Arc<Held>, Leased);
 /// For how long what is taken ahead is to last.
 const AHEAD: Duration = Duration::from_millis(80);
 /// The most runs ahead.
-const AHEAD_MAX: usize = 500;
+const AHEAD_MAX: usize = 1_000;
 /// Fewer are not worth it.
 const AHEAD_MIN: usize = 10;
 /// Runs ahead that waited so long are given back.

@@ -1,6 +1,7 @@
 //! Group commit: what many runs have to write goes to Postgres in one transaction.
 //!
-//! While one transaction is on, the next batch gathers; a lone write goes at once. Every write is
+//! While a transaction is on, the next batch gathers; a lone write goes at once. A few transactions may
+//! be on at a time, but all writes under one lease go the same way, one after the other. Every write is
 //! answered, so that a run's lease is kept until its result is durable. A database that is away is
 //! waited for: nothing is dropped. A write that the database refuses does not take its neighbours
 //! with it.
@@ -16,6 +17,7 @@ use orchestrator_engine::store::queue::{self, Finished, Lease, Requeued};
 use serde_json::Value;
 use sqlx::PgConnection;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
 use crate::held::Holding;
 use crate::settle::Ending;
@@ -24,7 +26,9 @@ use crate::{in_time, settle};
 /// The most writes of one transaction.
 const BATCH: usize = 500;
 /// Writes that may wait for their transaction; beyond that, runs wait before they go on.
-const WAITING_MAX: usize = 2_000;
+const WAITING_MAX: usize = 1_000;
+/// How many transactions may be on at a time: while one waits for the disk, another can be worked on.
+const LANES: usize = 2;
 
 /// One thing to write.
 #[derive(Clone, Debug)]
@@ -116,22 +120,33 @@ enum Then {
 
 /// The door to the committer. Clones share it; it ends when the last is dropped.
 #[derive(Clone)]
-pub struct Committer(mpsc::Sender<Waiting>);
+pub struct Committer(Arc<[mpsc::Sender<Waiting>; LANES]>);
 
 impl Committer {
-    /// Starts the task that writes.
+    /// Starts the tasks that write.
     #[must_use]
-    pub fn start(ctx: Context, holding: Arc<Holding>) -> (Self, tokio::task::JoinHandle<()>) {
-        let (sender, receiver) = mpsc::channel(WAITING_MAX);
-        let writer = Writer { ctx, holding };
-        (Self(sender), tokio::spawn(async move { writer.commit_all(receiver).await }))
+    pub fn start(ctx: &Context, holding: &Arc<Holding>) -> (Self, JoinSet<()>) {
+        let mut writing = JoinSet::new();
+        let lanes = std::array::from_fn(|_| {
+            let (sender, receiver) = mpsc::channel(WAITING_MAX);
+            let writer = Writer { ctx: ctx.clone(), holding: Arc::clone(holding) };
+            writing.spawn(async move { writer.commit_all(receiver).await });
+            sender
+        });
+        (Self(Arc::new(lanes)), writing)
+    }
+
+    async fn send(&self, waiting: Waiting) -> bool {
+        let lane = waiting.write.lease().token.0.unsigned_abs() % LANES as u64;
+        let Ok(lane) = usize::try_from(lane) else { return false };
+        self.0[lane].send(waiting).await.is_ok()
     }
 
     /// Writes, and waits until it is durable. Gives back what was written in the end;
     /// [`Written::Refused`] and nothing when the worker is gone.
     pub async fn write(&self, write: Write) -> (Written, Option<Write>) {
         let (answer, answered) = oneshot::channel();
-        if self.0.send(Waiting { write, then: Then::Answer(answer) }).await.is_err() {
+        if !self.send(Waiting { write, then: Then::Answer(answer) }).await {
             return (Written::Refused, None);
         }
         match answered.await {
@@ -143,7 +158,7 @@ impl Committer {
     /// Leaves the last write about a run, and what follows from it, to the committer. Waits only while
     /// too much is waiting already.
     pub async fn hand_over(&self, write: Write, ending: Ending) {
-        self.0.send(Waiting { write, then: Then::Settle(ending) }).await.ok();
+        self.send(Waiting { write, then: Then::Settle(ending) }).await;
     }
 }
 

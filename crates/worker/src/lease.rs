@@ -224,6 +224,9 @@ async fn work(worker: Arc<Worker>, first: Ready, slot: Slot) {
             tell::lost(&worker.ctx, &subject);
             worker.holding.remove(held.lease);
         }
+        if slot.is_wanted_back() {
+            break;
+        }
         next = worker.ahead.pop();
     }
     drop(slot);

@@ -100,7 +100,7 @@ pub async fn serve_with(
     stop: CancellationToken,
 ) -> Result<(), BoxError> {
     let holding = Arc::new(Holding::default());
-    let (committer, committing) = Committer::start(ctx.clone(), Arc::clone(&holding));
+    let (committer, mut committing) = Committer::start(&ctx, &holding);
     let (teller, telling) = Teller::start(ctx.streams.clone());
     let worker = Arc::new(Worker {
         tools: offer.caller,
@@ -148,7 +148,7 @@ pub async fn serve_with(
     drop(helpers.await);
     drop(worker);
     drop(pulse.await);
-    drop(committing.await); // ends when the last run has let go of the committer
+    while committing.join_next().await.is_some() {} // ends when the last run has let go of the committer
     drop(telling.await); // and this when the last word is told
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The places of the runs that a worker works on at a time.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
@@ -12,6 +13,8 @@ const PARKED_MAX: usize = 500;
 pub(crate) struct Slots {
     free: Arc<Semaphore>,
     parking: Semaphore,
+    /// How many wait to have a slot again.
+    returning: AtomicUsize,
 }
 
 /// A slot. Whoever waits for a checkpoint may leave it to others meanwhile.
@@ -24,7 +27,11 @@ pub(crate) struct Slot {
 impl Slots {
     /// So many slots, all free.
     pub(crate) fn new(count: usize) -> Self {
-        Self { free: Arc::new(Semaphore::new(count)), parking: Semaphore::new(PARKED_MAX) }
+        Self {
+            free: Arc::new(Semaphore::new(count)),
+            parking: Semaphore::new(PARKED_MAX),
+            returning: AtomicUsize::new(0),
+        }
     }
 
     /// The next slot that is free, in the order in which it is asked for one.
@@ -41,6 +48,11 @@ impl Slots {
 }
 
 impl Slot {
+    /// Whether a slot that is free goes to a run that is on: no other should begin in this one.
+    pub(crate) fn is_wanted_back(&self) -> bool {
+        self.slots.returning.load(Ordering::Relaxed) > 0
+    }
+
     /// Does `wait` without the slot, which others may use meanwhile, and has one again after it. With
     /// too many waiting already it keeps the slot.
     pub(crate) async fn leave_for<T>(&self, wait: impl Future<Output = T>) -> T {
@@ -50,7 +62,9 @@ impl Slot {
         }
         let outcome = wait.await;
         if parked.is_some() {
+            self.slots.returning.fetch_add(1, Ordering::Relaxed);
             let permit = Arc::clone(&self.slots.free).acquire_owned().await.ok();
+            self.slots.returning.fetch_sub(1, Ordering::Relaxed);
             *self.permit() = permit;
         }
         outcome
@@ -83,8 +97,10 @@ mod tests {
 
         written.send(()).expect("somebody waits");
         assert!((&mut left).now_or_never().is_none(), "it waits for a slot");
+        assert!(second.is_wanted_back());
         drop(second);
         assert_eq!(left.await, Ok(()));
+        assert!(!first.is_wanted_back());
         assert!(slots.try_next().is_none(), "it has the slot again");
     }
 }

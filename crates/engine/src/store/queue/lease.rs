@@ -173,8 +173,7 @@ pub async fn begin(conn: &mut PgConnection, leases: &[Lease]) -> Result<Vec<RunI
         ),
         begun as (
             update lease l
-            set ahead = array(select r from unnest(l.ahead) as r
-                              where r not in (select run_id from given where token = l.token))
+            set begun = l.begun || array(select run_id from given where token = l.token)
             where l.token = any($2)
             returning l.token, l.run_ids
         )

@@ -242,7 +242,7 @@ impl QueueView {
         let row = sqlx::query!(
             r#"
             select token as "token: LeaseToken", run_ids as "runs: Vec<RunId>",
-                   coalesce(ahead, '{}') as "ahead!: Vec<RunId>"
+                   coalesce(begun, run_ids) as "begun!: Vec<RunId>"
             from lease
             where token > $1 and worker = $2 order by token desc limit 1
             "#,
@@ -252,10 +252,12 @@ impl QueueView {
         .fetch_optional(conn)
         .await
         .map_err(StoreError::while_trying("look for a lease whose answer was lost"))?;
-        self.unread = row.map(|row| Batch {
-            token: row.token,
-            runs: row.runs,
-            ahead: row.ahead.into_iter().collect(),
+        self.unread = row.map(|row| {
+            let mut ahead: HashSet<_> = row.runs.iter().copied().collect();
+            for begun in row.begun {
+                ahead.remove(&begun);
+            }
+            Batch { token: row.token, runs: row.runs, ahead }
         });
         self.may_hold_more = false;
         Ok(())
