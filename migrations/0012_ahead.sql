@@ -10,6 +10,9 @@
 -- Readers and writers: worker; api and scheduler read checkpoints of runs that are on.
 -- Size: checkpoint has a row for each transaction that wrote some, until the lease ends: tens to hundreds.
 -- Safe while old code runs: yes. Old workers lease nothing ahead and write their steps as rows.
+-- What is empty now is full in a moment; and to give its pages back, all readers and writers would be locked out.
+alter table due_work set (vacuum_truncate = off);
+alter table lease set (vacuum_truncate = off);
 alter table lease add column begun uuid[]; -- the others are leased ahead; null: all are begun
 -- Identifiers hardly get smaller, and to try costs more than to store them.
 alter table lease alter column run_ids set storage external, alter column begun set storage external;
@@ -20,7 +23,7 @@ create table checkpoint (
     records json   not null,                     -- step records, each with its run_id
     primary key (token, place)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
-        autovacuum_vacuum_cost_delay = 0);
+        autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
 
 -- The steps of runs that are on, the last word about each attempt at each.
 create view checkpointed as

@@ -140,13 +140,15 @@ async fn many_quick_runs_are_done_once_each_with_all_their_steps() {
     let batch = (0..400).map(|_| app.work(Some(task))).collect();
     queue::enqueue_many(&mut conn, batch).await.unwrap();
 
-    let worker = app.start_worker_with_own_tools().await;
+    let tools = FakeTools::default().on("core.echo", |call| Ok(call.input.clone()));
+    let worker = app.start_worker(&tools);
     let ended = app.until_idle().await;
     worker.stop().await;
 
     assert_eq!(ended, [("succeeded".to_owned(), 400)]);
     let steps = "select count(*) from run where json_array_length(steps) = 3 and attempt = 1";
     assert_eq!(app.count(steps).await, 400);
+    assert_eq!(tools.calls().len(), 1_200);
     assert_eq!(app.count("select count(*) from lease").await, 0);
     app.check_invariants().await;
 }
