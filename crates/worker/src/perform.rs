@@ -59,7 +59,12 @@ async fn caught(worker: &Worker, held: &Arc<Held>, slot: &Slot, run: Leased) -> 
     })
 }
 
-async fn attempt(worker: &Worker, held: &Arc<Held>, slot: &Slot, run: Leased) -> Option<Write> {
+async fn attempt(
+    worker: &Worker,
+    held: &Arc<Held>,
+    slot: &Slot,
+    mut run: Leased,
+) -> Option<Write> {
     let lease = run.lease;
     if run.cancel_requested {
         return Some(canceled(worker, held, Vec::new()));
@@ -101,7 +106,7 @@ async fn attempt(worker: &Worker, held: &Arc<Held>, slot: &Slot, run: Leased) ->
     {
         return None;
     }
-    let mut prepared = match prepare(worker, &run, &definition).await {
+    let mut prepared = match prepare(worker, &mut run, &definition).await {
         Ok(prepared) => prepared,
         Err(error) => return Some(after_outage(held, &error)),
     };
@@ -174,7 +179,7 @@ struct Prepared {
 
 async fn prepare(
     worker: &Worker,
-    run: &Leased,
+    run: &mut Leased,
     definition: &Definition,
 ) -> Result<Prepared, StoreError> {
     let mut records = Vec::new();
@@ -205,15 +210,15 @@ async fn prepare(
         });
         interrupted.push(record.clone());
     }
-    let params = match &run.params {
-        Some(Value::Object(params)) => params.clone(),
+    let params = match run.params.take() {
+        Some(Value::Object(params)) => params,
         _ => serde_json::Map::new(),
     };
     let context = RunContext {
         info: run.info.clone(),
         max_attempts: definition.max_attempts,
         params,
-        event: run.event.clone(),
+        event: run.event.take(),
         last,
         secrets: Arc::clone(&worker.secrets),
         records,

@@ -80,6 +80,7 @@ struct Execution<'a> {
     data_max_bytes: usize,
     /// `None`: nothing in the pipeline is evaluated.
     scope: Option<Scope>,
+    reads_steps: bool,
     secrets: Arc<BTreeMap<String, String>>,
     redactor: Redactor,
     earlier: HashMap<String, Earlier>,
@@ -104,16 +105,13 @@ impl<'a> Execution<'a> {
         let found = |name: &String| Some((name.clone(), ctx.secrets.get(name)?));
         let secrets: BTreeMap<_, _> = pipeline.secrets.iter().filter_map(found).collect();
         let scope = pipeline.has_expressions.then(|| {
-            let merged;
-            let params = if ctx.params.is_empty() {
-                pipeline.params()
-            } else {
-                let mut all = pipeline.params().clone();
-                all.extend(ctx.params);
-                merged = all;
-                &merged
-            };
-            Scope::new(params, ctx.event.as_ref(), ctx.last.as_ref(), Some(&ctx.info))
+            let mut params = ctx.params;
+            for (name, default) in pipeline.params() {
+                if !params.contains_key(name) {
+                    params.insert(name.clone(), default.clone());
+                }
+            }
+            Scope::new(&params, ctx.event.as_ref(), ctx.last.as_ref(), Some(&ctx.info))
         });
         Self {
             info: ctx.info,
@@ -121,6 +119,7 @@ impl<'a> Execution<'a> {
             jitter: ctx.jitter,
             data_max_bytes: ctx.data_max_bytes,
             scope,
+            reads_steps: pipeline.reads_steps,
             redactor: Redactor::new(&secrets),
             secrets: Arc::new(secrets),
             earlier: collect(ctx.records),
@@ -384,7 +383,9 @@ impl<'a> Execution<'a> {
 
     /// Lets later expressions see `output`.
     fn publish(&self, step: &Step, output: &Json) {
-        if let Some(scope) = &self.scope {
+        if self.reads_steps
+            && let Some(scope) = &self.scope
+        {
             scope.set_step(&step.names, output);
         }
     }

@@ -55,6 +55,8 @@ pub struct Pipeline {
     secrets: BTreeSet<String>,
     /// Whether anything in it is evaluated: without it, no scope is made.
     has_expressions: bool,
+    /// Whether an expression may read the outputs of steps: else they are not kept for it.
+    reads_steps: bool,
 }
 
 #[derive(Debug)]
@@ -140,7 +142,8 @@ impl Pipeline {
             return Err(problems);
         }
         let has_expressions = steps.iter().any(Step::has_expressions);
-        Ok(Self { payload, steps, secrets, has_expressions })
+        let reads_steps = has_expressions && payload.to_json().to_string().contains("steps");
+        Ok(Self { payload, steps, secrets, has_expressions, reads_steps })
     }
 
     /// The payload with ids and defaults written out. Reading it gives the same pipeline.

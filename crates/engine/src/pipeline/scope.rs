@@ -18,9 +18,9 @@ pub struct Scope {
     params: Value,
     steps: Arc<Outputs>,
     event: Value,
-    run: Value,
+    run: Option<Arc<RunInfo>>,
     last: Value,
-    now: Value,
+    now: Option<DateTime<Utc>>,
     error: Value,
     secrets: Value,
 }
@@ -39,9 +39,9 @@ impl Scope {
             params: Value::from(minijinja::value::Serde(params)),
             steps: Arc::default(),
             event: event.map_or(Value::UNDEFINED, from_json),
-            run: run.map_or(Value::UNDEFINED, run_value),
+            run: run.map(|run| Arc::new(run.clone())),
             last: last.map_or(Value::from(()), from_json),
-            now: Value::UNDEFINED,
+            now: None,
             error: Value::UNDEFINED,
             secrets: Value::UNDEFINED,
         }
@@ -59,7 +59,7 @@ impl Scope {
     /// The same scope at `now`.
     #[must_use]
     pub fn at(mut self, now: DateTime<Utc>) -> Self {
-        self.now = Value::from(print_utc(now));
+        self.now = Some(now);
         self
     }
 
@@ -119,9 +119,9 @@ impl Object for Scope {
             "params" => &self.params,
             "steps" => return Some(Value::from_dyn_object(Arc::clone(&self.steps))),
             "event" => &self.event,
-            "run" => &self.run,
+            "run" => return self.run.as_deref().map(run_value),
             "last" => &self.last,
-            "now" => &self.now,
+            "now" => return self.now.map(|now| Value::from(print_utc(now))),
             "error" => &self.error,
             "secrets" => &self.secrets,
             _ => return None,

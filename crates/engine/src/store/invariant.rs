@@ -19,7 +19,7 @@ pub struct Invariant {
 }
 
 /// Names of all invariants, for whoever needs them before they are first checked.
-pub const NAMES: &[&str; 10] = &[
+pub const NAMES: &[&str; 11] = &[
     "run_in_one_place",
     "fired_has_run",
     "past_times_decided",
@@ -30,10 +30,11 @@ pub const NAMES: &[&str; 10] = &[
     "concurrency_in_bounds",
     "rate_in_bounds",
     "held_runs_move",
+    "queued_runs_whole",
 ];
 
 /// Their sentences, in the same order.
-const SAYS: &[&str; 10] = &[
+const SAYS: &[&str; 11] = &[
     "a run is in the queue or finished, never both",
     "every time that fired has its run",
     "an active schedule always has a next time",
@@ -44,6 +45,7 @@ const SAYS: &[&str; 10] = &[
     "never more runs of a concurrency key are let in than its limit",
     "within its period, a rate has let in no more runs than its limit",
     "a run that is held is let in within five minutes of its turn",
+    "a queued run has a task or a pipeline of its own, and fields within their bounds",
 ];
 
 /// Asks every invariant. Costs a scan of the queue and of recent history: not for every second.
@@ -125,7 +127,18 @@ pub async fn check(conn: &mut PgConnection) -> Result<Vec<Invariant>, StoreError
             + (select count(*) from due_work, pace
                where held = 'catch_up' and run_at < now() - interval '5 minutes'
                and name = 'catch_up' and used_to < now() - interval '5 minutes')
-                as "held_runs_move!"
+                as "held_runs_move!",
+            (select count(*) from due_work
+             where (task_id is null and definition is not null and revision is null
+                    or task_id is not null and definition is null and revision is not null) is not true
+                or priority not between 1 and 9 or attempt < 0
+                or trigger not in ('schedule', 'event', 'condition', 'run_now', 'backfill', 'run_task')
+                or held not in ('overlap', 'catch_up', 'concurrency', 'rate')
+                or num_nulls(concurrency_key, concurrency_limit) = 1
+                or length(concurrency_key) not between 1 and 200 or concurrency_limit < 1
+                or num_nulls(rate_key, rate_limit, rate_period_seconds) not in (0, 3)
+                or length(rate_key) not between 1 and 210 or rate_limit < 1 or rate_period_seconds < 1)
+                as "queued_runs_whole!"
         "#,
     )
     .fetch_one(conn)
@@ -143,6 +156,7 @@ pub async fn check(conn: &mut PgConnection) -> Result<Vec<Invariant>, StoreError
         row.concurrency_in_bounds,
         row.rate_in_bounds,
         row.held_runs_move,
+        row.queued_runs_whole,
     ];
     let sentences = NAMES.iter().zip(SAYS);
     Ok(sentences

@@ -1,7 +1,7 @@
 //! `orchestrator.enqueue`: runs that other programs add in their own transactions, by SQL alone.
 
 use orchestrator_engine::id::RunId;
-use orchestrator_engine::store::{self, data_limit};
+use orchestrator_engine::store::{self, data_limit, invariant, queue};
 use orchestrator_testkit::{FakeTools, TestApp, task};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -225,4 +225,34 @@ async fn an_output_larger_than_the_setting_fails_its_step() {
         .await
         .expect("the run");
     assert_eq!(message, "`with` is 16388 bytes of JSON, more than RUN_DATA_MAX_BYTES (16384)");
+}
+
+/// No check of the table refuses it, as that would cost each run that is added more than the rest of it.
+#[tokio::test]
+async fn a_row_written_by_hand_that_is_not_whole_violates_an_invariant() {
+    let app = TestApp::at(NOW).await;
+    let mut conn = app.servers.pool.acquire().await.unwrap();
+    for spoil in [
+        "priority = 10",
+        "trigger = 'whim'",
+        "definition = null",
+        "revision = 1",
+        "held = 'whim'",
+        "concurrency_key = 'door'",
+        "rate_key = 'door', rate_limit = 0, rate_period_seconds = 1",
+    ] {
+        let mut tx = sqlx::Connection::begin(&mut *conn).await.unwrap();
+        queue::enqueue(&mut tx, app.work(None)).await.unwrap();
+        sqlx::query(sqlx::AssertSqlSafe(format!("update due_work set {spoil}")))
+            .execute(&mut *tx)
+            .await
+            .unwrap();
+
+        let asked = invariant::check(&mut tx).await.unwrap();
+
+        let whole = asked.iter().find(|one| one.name == "queued_runs_whole").unwrap();
+        assert_eq!(whole.violations, 1, "{spoil}");
+        tx.rollback().await.unwrap();
+    }
+    app.check_invariants().await;
 }
