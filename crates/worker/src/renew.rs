@@ -1,6 +1,7 @@
 //! Keeping leases: all of a worker's in one statement, at a third of their length, so that two
 //! renewals may be lost before a lease is.
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use orchestrator_boot::Outage;
@@ -50,10 +51,13 @@ async fn renew(worker: &Worker) -> Result<(), StoreError> {
         worker.ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
     let renewed = queue::renew(&mut conn, &leases, worker.ctx.settings.worker.lease).await?;
     drop(conn);
+    let leases: HashSet<_> = leases.into_iter().collect();
+    let renewed: HashMap<_, _> =
+        renewed.into_iter().map(|one| (one.run_id, one.cancel_requested)).collect();
     let still_held = worker.holding.all();
     for held in still_held.iter().filter(|held| leases.contains(&held.lease)) {
-        match renewed.iter().find(|renewal| renewal.run_id == held.lease.run_id) {
-            Some(renewal) if renewal.cancel_requested => held.stop(Why::Canceled),
+        match renewed.get(&held.lease.run_id) {
+            Some(true) => held.stop(Why::Canceled),
             Some(_) => {}
             // It may also have ended in this very moment; then nobody listens any more.
             None => held.stop(Why::LeaseLost),

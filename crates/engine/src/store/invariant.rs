@@ -53,6 +53,7 @@ const SAYS: &[&str; 11] = &[
 /// # Errors
 ///
 /// [`StoreError::Database`].
+#[expect(clippy::too_many_lines, reason = "one query, a snapshot for all")]
 pub async fn check(conn: &mut PgConnection) -> Result<Vec<Invariant>, StoreError> {
     let row = sqlx::query!(
         r#"

@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgConnection;
 
-use super::lease::{Lease, columns};
+use super::lease::{Lease, columns, distinct};
 use crate::id::{LeaseToken, RunId};
 use crate::run::{RunError, RunStatus, StepRecord};
 use crate::store::{StoreError, seconds};
@@ -204,14 +204,6 @@ pub async fn checkpoint<R: Borrow<StepRecord>>(
     .fetch_all(conn)
     .await
     .map_err(StoreError::while_trying("checkpoint steps"))
-}
-
-/// Each once: a statement of hundreds of runs has few leases to look up.
-fn distinct(tokens: &[i64]) -> Vec<i64> {
-    let mut tokens = tokens.to_vec();
-    tokens.sort_unstable();
-    tokens.dedup();
-    tokens
 }
 
 /// The rows of checkpoints: tokens and JSON arrays. `None` where Postgres could not read one back as

@@ -95,17 +95,21 @@ pub async fn renew(
         r#"
         with kept as (
             update lease set until = now() + make_interval(secs => $3)
-            where token = any($2)
+            where token = any($4)
             returning token, run_ids
+        ),
+        held as materialized (
+            select kept.token, r.run_id from kept cross join unnest(kept.run_ids) as r(run_id)
         )
         select w.run_id as "run_id: RunId", w.cancel_requested_at is not null as "cancel_requested!"
-        from unnest($1::uuid[], $2::bigint[]) as held(run_id, token)
-        join kept on kept.token = held.token and held.run_id = any(kept.run_ids)
-        join due_work w on w.run_id = held.run_id
+        from unnest($1::uuid[], $2::bigint[]) as given(run_id, token)
+        join held using (run_id, token)
+        join due_work w using (run_id)
         "#,
         &runs,
         &tokens,
         seconds(duration),
+        &distinct(&tokens),
     )
     .fetch_all(conn)
     .await
@@ -246,6 +250,14 @@ async fn rewind(conn: &mut PgConnection) -> Result<(), StoreError> {
         .await
         .map_err(StoreError::while_trying("note that runs are back"))?;
     Ok(())
+}
+
+/// Each once: a statement about hundreds of runs has few leases to look up.
+pub(super) fn distinct(tokens: &[i64]) -> Vec<i64> {
+    let mut tokens = tokens.to_vec();
+    tokens.sort_unstable();
+    tokens.dedup();
+    tokens
 }
 
 /// Leases as the columns that `unnest` takes.
