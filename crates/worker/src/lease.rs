@@ -39,12 +39,8 @@ const GATHER: Duration = Duration::from_millis(2);
 
 /// Takes due work and runs it until `stop`; returns when every run has ended or was given back.
 pub(crate) async fn run(worker: Arc<Worker>, stop: CancellationToken) {
-    let mut taker = Taker {
-        going: JoinSet::new(),
-        view: QueueView::default(),
-        rate: Rate::default(),
-        worker,
-    };
+    let mut taker =
+        Taker { going: JoinSet::new(), view: QueueView::default(), rate: Rate::default(), worker };
     taker.run(&stop).await;
     let Taker { worker, going, .. } = taker;
     note_sleep(&worker, false).await.ok();
@@ -126,10 +122,7 @@ impl Taker {
 
     /// Starts what was taken ahead on the slots in hand, leases for the rest of them, and some ahead.
     /// Returns how long to sleep, or `None` when there may be more at once.
-    async fn take(
-        &mut self,
-        mut slots: Vec<Slot>,
-    ) -> Result<Option<Duration>, StoreError> {
+    async fn take(&mut self, mut slots: Vec<Slot>) -> Result<Option<Duration>, StoreError> {
         let worker = Arc::clone(&self.worker);
         let ctx = &worker.ctx;
         while let Some(slot) = slots.pop() {

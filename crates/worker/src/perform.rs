@@ -59,12 +59,7 @@ async fn caught(worker: &Worker, held: &Arc<Held>, slot: &Slot, run: Leased) -> 
     })
 }
 
-async fn attempt(
-    worker: &Worker,
-    held: &Arc<Held>,
-    slot: &Slot,
-    mut run: Leased,
-) -> Option<Write> {
+async fn attempt(worker: &Worker, held: &Arc<Held>, slot: &Slot, mut run: Leased) -> Option<Write> {
     let lease = run.lease;
     if run.cancel_requested {
         return Some(canceled(worker, held, Vec::new()));

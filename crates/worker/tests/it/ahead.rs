@@ -18,7 +18,7 @@ const LAPSED: Duration = Duration::ZERO;
 async fn take(app: &TestApp, conn: &mut PgConnection, duration: Duration, slots: u16) -> Taken {
     let worker = ProcessId::new(app.clock.now(), &mut id::rng());
     let how = Take { worker, duration, wanted: 10, slots, ageing: Duration::from_mins(1) };
-    QueueView::default().take(conn, how).await.unwrap()
+    QueueView::default().take(conn, how).await.expect("due runs can be leased")
 }
 
 #[tokio::test]
@@ -169,11 +169,13 @@ async fn a_run_with_effects_is_begun_before_its_first_step() {
     let tools = FakeTools::default().on("core.echo", |call| Ok(call.input.clone()));
     let worker = app.start_worker(&tools);
     tools.called(201).await;
-    let ahead: i64 = sqlx::query_scalar("select count(*) from lease where $1 <> all (begun) and $1 = any (run_ids)")
-        .bind(slow)
-        .fetch_one(&app.servers.pool)
-        .await
-        .unwrap();
+    let ahead: i64 = sqlx::query_scalar(
+        "select count(*) from lease where $1 <> all (begun) and $1 = any (run_ids)",
+    )
+    .bind(slow)
+    .fetch_one(&app.servers.pool)
+    .await
+    .unwrap();
 
     assert_eq!(tools.calls()[200].address, "test.hang");
     assert_eq!(ahead, 0);
