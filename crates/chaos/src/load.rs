@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::tasks::{self, BY_EVENT, TOPIC, Task};
+use crate::tasks::{self, BY_EVENT, QUICK, TOPIC, Task};
 use crate::{Outcome, Plan};
 
 /// So many requests are on at once, at most.
@@ -45,6 +45,15 @@ pub struct Accepted {
     pub events: HashSet<Uuid>,
     /// How many times a request had to be sent again.
     pub again: usize,
+}
+
+impl Accepted {
+    /// Adds what another sender has sent in.
+    pub fn add(&mut self, other: Self) {
+        self.runs.extend(other.runs);
+        self.events.extend(other.events);
+        self.again += other.again;
+    }
 }
 
 impl Door {
@@ -157,10 +166,32 @@ pub async fn send_all(door: Door, plan: Plan) -> Outcome<Accepted> {
     }
     let mut accepted = Accepted::default();
     while let Some(sender) = senders.join_next().await {
-        let sent = sender??;
-        accepted.runs.extend(sent.runs);
-        accepted.events.extend(sent.events);
-        accepted.again += sent.again;
+        accepted.add(sender??);
+    }
+    Ok(accepted)
+}
+
+/// Sends in the bursts of `plan`, evenly over its time; returns what was accepted, which is everything.
+///
+/// # Errors
+///
+/// When something is refused for good.
+pub async fn send_bursts(door: Door, plan: Plan) -> Outcome<Accepted> {
+    let (bursts, size) = plan.bursts;
+    let body = json!({"runs": vec![json!({"task": QUICK}); size]});
+    let began = Instant::now();
+    let mut accepted = Accepted::default();
+    for number in 0..bursts {
+        tokio::time::sleep_until(began + plan.load / bursts * number).await;
+        let asked = door.ask(number as usize, Method::POST, "/runs/batch", Some(&body));
+        let (answer, again) = asked.await?;
+        accepted.again += again;
+        let ids = answer["items"].as_array().into_iter().flatten();
+        let ids = ids.filter_map(|one| one["run_id"].as_str()?.parse().ok());
+        accepted.runs.extend(ids.map(|id| (QUICK, id)));
+    }
+    if accepted.runs.len() != size * bursts as usize {
+        return Err("a burst was answered with fewer runs than were sent in".into());
     }
     Ok(accepted)
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 pub struct Plan {
     /// Runs and events that are sent in.
     pub runs: usize,
+    /// How often a burst of runs that call nobody is sent in besides, and of how many; at most 1,000.
+    pub bursts: (u32, usize),
     /// Over how long they are sent in.
     pub load: Duration,
     /// How often a fault comes, where it comes by itself and not at random.
@@ -36,6 +38,7 @@ impl Plan {
     pub fn full(runs: usize, seed: u64) -> Self {
         Self {
             runs,
+            bursts: (6, (runs / 10).min(1_000)),
             load: Duration::from_mins(1),
             rounds: 4,
             kills: 200,
@@ -51,6 +54,7 @@ impl Plan {
     pub fn short() -> Self {
         Self {
             runs: 60,
+            bursts: (2, 100),
             load: Duration::from_secs(4),
             rounds: 1,
             kills: 5,

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 pub struct Task {
     /// Its name, and the path at which its steps call the receiver.
     pub name: &'static str,
-    /// Of 100 requests, how many ask for a run of it. 0: its schedule makes its runs.
+    /// Of 100 requests, how many ask for a run of it. 0: its schedule makes its runs, or they come in bursts.
     pub share: u32,
     /// The steps of its pipeline.
     pub steps: u32,
@@ -32,6 +32,9 @@ pub const KEYED: &str = "keyed";
 /// The task whose step tries again by itself.
 pub const STEP_RETRIED: &str = "step-retried";
 
+/// The task whose runs call nobody, come many at a time, and are leased ahead of slots.
+pub const QUICK: &str = "quick";
+
 /// All of them.
 pub const TASKS: &[Task] = &[
     Task { name: "plain", share: 45, steps: 1, declared: || json!({}) },
@@ -50,6 +53,7 @@ pub const TASKS: &[Task] = &[
         steps: 1,
         declared: || json!({"schedule_kind": "event", "schedule_expr": TOPIC}),
     },
+    Task { name: QUICK, share: 0, steps: 2, declared: || json!({}) },
     Task { name: SERIAL[0], share: 0, steps: 1, declared: every_second },
     Task { name: SERIAL[1], share: 0, steps: 1, declared: every_second },
 ];
@@ -72,6 +76,10 @@ impl Task {
                     "with": {"method": "POST", "url": format!("http://{receiver}/{}", self.name),
                              "json": {"attempt": "${run.attempt}"}},
                 });
+                if self.name == QUICK {
+                    step["uses"] = json!("core.echo");
+                    step["with"] = json!({"json": {"attempt": "${run.attempt}"}});
+                }
                 if self.name == STEP_RETRIED {
                     step["retry"] = json!({"max_attempts": 20, "backoff": "fixed"});
                 }

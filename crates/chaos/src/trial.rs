@@ -71,10 +71,12 @@ pub async fn trial(fault: &Fault, plan: &Plan, folder: &Path) -> Outcome<Verdict
     let watch = CancellationToken::new();
     let watching = tokio::spawn(watch_invariants(world.door.clone(), watch.clone()));
     let sending = tokio::spawn(load::send_all(world.door.clone(), plan.clone()));
+    let bursts = tokio::spawn(load::send_bursts(world.door.clone(), plan.clone()));
 
     tokio::time::sleep(plan.load / 10).await;
     let done = fault.inject(&mut world, plan).await?;
-    let accepted = sending.await??;
+    let mut accepted = sending.await??;
+    accepted.add(bursts.await??);
     let back_after = slowest_return(&world.pool, &world.made_good).await?;
     for task in SERIAL {
         let reason = json!({"reason": "the trial is over"});
