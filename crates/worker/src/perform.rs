@@ -111,13 +111,8 @@ async fn attempt(worker: &Worker, held: &Arc<Held>, slot: &Slot, mut run: Leased
             &format!("its worker was lost in the last of {} attempts", definition.max_attempts),
         );
         let records = prepared.interrupted;
-        return Some(Write::Finish(finished(
-            worker,
-            held,
-            RunStatus::Failed,
-            Some(error),
-            records,
-        )));
+        let end = finished(worker, held, RunStatus::Failed, Some(error), records);
+        return Some(Write::Finish(Finished { in_attempt: false, ..end }));
     }
     let unsent = std::mem::take(&mut prepared.interrupted);
     let journal = RunJournal {
@@ -336,6 +331,7 @@ fn finished(
         output: None,
         error,
         records,
+        in_attempt: true,
         records_are_all: !held.has_rows,
     }
 }

@@ -21,6 +21,7 @@ fn success(app: &TestApp, lease: Lease) -> Finished {
         output: Some(json!("done")),
         error: None,
         records: vec![step(app)],
+        in_attempt: true,
         records_are_all: false,
     }
 }

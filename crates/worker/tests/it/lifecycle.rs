@@ -1,5 +1,7 @@
 //! From the queue to the record, also when workers come and go.
 
+use std::time::Duration;
+
 use orchestrator_engine::run::RunError;
 use orchestrator_engine::store::queue;
 use orchestrator_testkit::{FakeTools, TestApp, task};
@@ -196,4 +198,28 @@ async fn without_redis_work_is_found_by_polling() {
     worker.stop().await;
 
     assert_eq!(app.finished(run).await.0, "succeeded");
+}
+
+/// A run that brings down each worker that begins it does so no more often than it may be tried.
+#[tokio::test]
+async fn a_run_whose_workers_are_all_lost_ends_with_its_last_attempt() {
+    let app = TestApp::at(NOW).await;
+    let mut declared = task("manual", "", &json!([{"id": "one", "uses": "test.echo"}]));
+    declared["max_retries"] = json!(1);
+    let task = app.add_task(declared).await;
+    let run = app.run_now(task).await;
+    let mut conn = app.servers.pool.acquire().await.expect("the database answers");
+    for _ in 0..2 {
+        assert_eq!(app.take(&mut conn, Duration::ZERO, 1).await.runs.len(), 1, "and is lost");
+    }
+
+    let tools = FakeTools::default();
+    let worker = app.start_worker(&tools);
+    app.until_idle().await;
+    worker.stop().await;
+
+    assert!(tools.calls().is_empty());
+    let (status, attempt, kind, _) = app.finished(run).await;
+    assert_eq!((status.as_str(), attempt, kind.as_deref()), ("failed", 2, Some("lease_lost")));
+    app.check_invariants().await;
 }

@@ -31,6 +31,8 @@ pub struct Finished {
     pub error: Option<RunError>,
     /// All steps that were done under this lease.
     pub records: Vec<StepRecord>,
+    /// Whether it ended in an attempt of its own: not so when those before had used them all up.
+    pub in_attempt: bool,
     /// Whether `records` are all there are of the run: then they are kept in its own row, which costs
     /// less to write than rows of theirs.
     pub records_are_all: bool,
@@ -72,6 +74,7 @@ pub async fn finish<F: Borrow<Finished> + Sync>(
     let error: Vec<_> =
         finished.iter().map(|one| one.error.as_ref().map(sqlx::types::Json)).collect();
     let whole: Vec<_> = finished.iter().copied().map(whole_records).collect();
+    let counted: Vec<i16> = finished.iter().map(|one| i16::from(one.in_attempt)).collect();
     let in_rows = finished.iter().zip(&whole).filter(|(_, whole)| whole.is_none());
     let steps = Steps::of(
         in_rows.flat_map(|(one, _)| one.records.iter().map(|record| (one.lease.run_id, record))),
@@ -91,13 +94,14 @@ pub async fn finish<F: Borrow<Finished> + Sync>(
         ended as materialized (
             select e.*, held.made_at
             from unnest($1::uuid[], $2::bigint[], $3::text[], $4::timestamptz[],
-                        $5::jsonb[], $6::jsonb[], $18::text[])
-                as e(run_id, token, status, finished_at, output, error, steps)
+                        $5::jsonb[], $6::jsonb[], $18::text[], $21::smallint[])
+                as e(run_id, token, status, finished_at, output, error, steps, counted)
             join held using (run_id, token)
         ),
         gone as (
             delete from due_work w using ended e where w.run_id = e.run_id
-            returning w.*, e.status, e.finished_at, e.output, e.error, e.steps, e.made_at
+            returning w.*, e.status, e.finished_at, e.output, e.error, e.steps, e.made_at,
+                      e.counted
         ),
         kept as (
             insert into run_step (run_id, path, attempt, id, uses, status, started_at, finished_at,
@@ -117,7 +121,7 @@ pub async fn finish<F: Borrow<Finished> + Sync>(
         insert into run (id, agent_id, task_id, revision, status, priority, attempt, trigger,
                          nominal_at, scheduled_at, started_at, finished_at, params, event,
                          definition, output, error, steps)
-        select run_id, agent_id, task_id, revision, status, priority, attempt + 1, trigger,
+        select run_id, agent_id, task_id, revision, status, priority, attempt + counted, trigger,
                nominal_at, scheduled_at, coalesce(started_at, made_at), finished_at, params,
                event, definition, output, error, steps::json
         from gone
@@ -143,6 +147,7 @@ pub async fn finish<F: Borrow<Finished> + Sync>(
         &whole as &[Option<String>],
         &over,
         &distinct(&tokens),
+        &counted,
     )
     .fetch_all(conn)
     .await
