@@ -41,7 +41,7 @@ pub async fn run(ctx: Context, held: Arc<Notify>, stop: CancellationToken) {
 async fn poll(ctx: &Context, held: &Notify) {
     let mut outage = Outage::new("consume events");
     loop {
-        let pause = match consume_waiting(ctx, held).await {
+        let pause = match consume_left(ctx, held).await {
             Ok(()) => {
                 outage.over();
                 if ctx.streams.is_up() { POLL } else { POLL_WITHOUT_REDIS }
@@ -50,6 +50,16 @@ async fn poll(ctx: &Context, held: &Notify) {
         };
         tokio::time::sleep(pause).await;
     }
+}
+
+/// Usually there are none, and one question is enough.
+async fn consume_left(ctx: &Context, held: &Notify) -> Result<(), StoreError> {
+    let waiting = in_time("look for events", async {
+        let mut conn =
+            ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
+        event::are_waiting(&mut conn).await
+    });
+    if waiting.await? { consume_waiting(ctx, held).await } else { Ok(()) }
 }
 
 /// Reads the stream as one of the group, whenever Redis is there.

@@ -160,6 +160,20 @@ pub async fn claim_waiting(conn: &mut PgConnection, limit: u16) -> Result<Vec<Ev
     .map_err(StoreError::while_trying("claim waiting events"))
 }
 
+/// Whether events are there that were not consumed yet.
+///
+/// # Errors
+///
+/// [`StoreError::Database`].
+pub async fn are_waiting(conn: &mut PgConnection) -> Result<bool, StoreError> {
+    sqlx::query_scalar!(
+        r#"select exists (select from event where consumed_at is null) as "waiting!""#
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(StoreError::while_trying("ask whether events wait"))
+}
+
 /// Every active task that waits for events.
 ///
 /// # Errors

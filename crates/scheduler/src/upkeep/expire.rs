@@ -10,23 +10,28 @@ use orchestrator_engine::streams::Lifecycle;
 const BATCH: u16 = 500;
 
 pub(super) async fn runs(ctx: &Context) -> Result<(), StoreError> {
-    loop {
+    // Usually there are none, and one question is enough.
+    while any(ctx).await? {
         let mut tx =
             ctx.pool.begin().await.map_err(StoreError::while_trying("begin to end runs"))?;
         let expired = queue::expire(&mut tx, BATCH).await?;
         tx.commit().await.map_err(StoreError::while_trying("commit the end of runs"))?;
         if expired.is_empty() {
-            return Ok(());
+            return Ok(()); // somebody has them in hand
         }
         let kind = RunStatus::Expired.as_str();
         let count = ctx.metrics.process().runs_finished.with_label_values(&[kind]);
         count.inc_by(expired.len() as u64);
         tell(ctx, &expired).await;
         let_next_in(ctx, &expired).await?;
-        if expired.len() < usize::from(BATCH) {
-            return Ok(());
-        }
     }
+    Ok(())
+}
+
+async fn any(ctx: &Context) -> Result<bool, StoreError> {
+    let mut conn =
+        ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
+    queue::have_expired(&mut conn).await
 }
 
 async fn tell(ctx: &Context, expired: &[Expired]) {

@@ -22,6 +22,24 @@ pub struct Expired {
     pub concurrency_key: Option<String>,
 }
 
+/// Whether there are runs that were never begun and are not to be any more.
+///
+/// # Errors
+///
+/// [`StoreError::Database`].
+pub async fn have_expired(conn: &mut PgConnection) -> Result<bool, StoreError> {
+    sqlx::query_scalar!(
+        r#"
+        select exists (
+            select from due_work where expires_at <= now() and started_at is null
+        ) as "expired!"
+        "#
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(StoreError::while_trying("ask whether runs have expired"))
+}
+
 /// Ends at most `limit` runs that were never begun and are not to be any more, those that expired first
 /// before others. Runs that somebody is changing in this instant are left alone. To be called in a
 /// transaction of its own.

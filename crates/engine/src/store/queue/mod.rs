@@ -25,7 +25,7 @@ pub use cancel::{Canceled, cancel, cancel_many};
 pub use commit::{Finished, Requeued, checkpoint, finish, keep_steps, requeue};
 pub(super) use enqueue::claim_key;
 pub use enqueue::{Enqueued, Held, NewWork, enqueue, enqueue_batch, enqueue_many};
-pub use expire::{Expired, expire};
+pub use expire::{Expired, expire, have_expired};
 pub use held::{
     Admitted, Released, admit_tasks, catch_up_backlog, release_catch_up, supersede, tasks_to_admit,
 };
