@@ -117,12 +117,11 @@ impl Api {
         run: RunId,
     ) {
         let change = Lifecycle { kind, agent_id, task_id, run_id: Some(run), at: self.clock.now() };
-        self.streams.wake_workers().await;
-        self.streams.lifecycle(&[change]).await;
+        self.streams.queued(&[change]).await;
     }
 
-    /// The same of many runs, at once.
-    pub async fn tell_runs(
+    /// The same of many runs, at once and without waiting.
+    pub fn tell_runs(
         &self,
         kind: &'static str,
         runs: impl IntoIterator<Item = (AgentId, Option<TaskId>, RunId)>,
@@ -139,8 +138,8 @@ impl Api {
             })
             .collect();
         if !changes.is_empty() {
-            self.streams.wake_workers().await;
-            self.streams.lifecycle(&changes).await;
+            let streams = self.streams.clone();
+            tokio::spawn(async move { streams.queued(&changes).await });
         }
     }
 

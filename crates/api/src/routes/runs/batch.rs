@@ -136,8 +136,7 @@ pub(super) async fn create(
     for (_, task, run, _) in &made {
         trace::made(&api, *run, *task, Trigger::RunNow);
     }
-    api.tell_runs("run.queued", made.into_iter().map(|(owner, task, run, _)| (owner, task, run)))
-        .await;
+    api.tell_runs("run.queued", made.into_iter().map(|(owner, task, run, _)| (owner, task, run)));
     Ok(answer)
 }
 

@@ -177,7 +177,7 @@ pub(super) async fn cancel(
         [(Canceled::Done, "run.canceled"), (Canceled::Requested, "run.cancel_requested")]
     {
         let told = ended.iter().filter(|(_, became)| *became == what);
-        api.tell_runs(kind, told.filter_map(|(run, _)| with_owner(&before, *run))).await;
+        api.tell_runs(kind, told.filter_map(|(run, _)| with_owner(&before, *run)));
     }
     Ok(answer)
 }
@@ -241,7 +241,7 @@ pub(super) async fn retry(
         trace::made_again(&api, *run);
     }
     api.let_many_in(owners.values().copied()).await;
-    api.tell_runs("run.queued", back.into_iter().filter_map(|run| with_owner(&owners, run))).await;
+    api.tell_runs("run.queued", back.into_iter().filter_map(|run| with_owner(&owners, run)));
     Ok(answer)
 }
 
