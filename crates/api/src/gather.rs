@@ -1,11 +1,14 @@
 //! Runs that are asked for at once come into the queue together.
 //!
-//! While one transaction is on, the next requests gather; a lone request goes at once. So many callers
+//! While one statement is on, the next requests gather; a lone request goes at once. So many callers
 //! cost the database hardly more than one. Each request is answered when its run is durable, or with
 //! its own refusal; one that the database refuses does not take its neighbours with it.
 //!
+//! A run is made of the task as it was when it was called last; the statement adds it only while that
+//! is still true ([`queue::enqueue_called`]), and otherwise says what the task has become.
+//!
 //! Not for requests that look for an earlier answer or an earlier run (`Idempotency-Key`, dedupe
-//! keys): those wait for their twins, and have a transaction of their own.
+//! keys): those wait for their twins, in a transaction of their own.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,9 +33,9 @@ use tokio::sync::{mpsc, oneshot};
 use crate::client::{self, Client};
 use crate::problem::Problem;
 
-/// The most requests of one transaction.
+/// The most requests of one statement.
 const BATCH: usize = 100;
-/// Requests that may wait for their transaction; beyond that, they wait to be heard.
+/// Requests that may wait for their statement; beyond that, they wait to be heard.
 const WAITING_MAX: usize = 1_000;
 /// How often a task that is being changed is looked at for one wish.
 const LOOKS_MAX: usize = 5;
