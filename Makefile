@@ -206,6 +206,6 @@ bench-peers: bench-build ## Measure pg-boss and graphile-worker beside us (about
 	@$(BENCH_SERVERS) $(TARGET)/release/orchestrator-bench peers $(ARGS)
 
 .PHONY: chaos
-chaos: deps ## Break everything under load, 10,000 runs a fault (about 20 min; ARGS='--fault redis-lost'; root and faketime for all)
+chaos: deps ## Break everything under load, 10,000 runs a fault (about half an hour; ARGS='--fault redis-lost'; root and faketime for all)
 	cargo build --release --locked -p orchestrator-api -p orchestrator-scheduler -p orchestrator-worker -p orchestrator-chaos
 	@$(TARGET)/release/orchestrator-chaos --output $(TARGET)/chaos $(or $(ARGS),--table docs/reliability.md)

@@ -19,9 +19,8 @@ use orchestrator_engine::id::{self, AgentId, RunId, TaskId};
 use orchestrator_engine::pipeline::Pipeline;
 use orchestrator_engine::run::Trigger;
 use orchestrator_engine::store::StoreError;
-use orchestrator_engine::store::audit::{self, NewAudit};
-use orchestrator_engine::store::queue::{self, NewWork};
-use orchestrator_engine::store::task::{self, Called};
+use orchestrator_engine::store::queue::{self, Call, Called, NewWork};
+use orchestrator_engine::store::task;
 use orchestrator_engine::streams::{Lifecycle, Streams};
 use orchestrator_engine::task::{TaskSpec, TaskStatus};
 use serde_json::{Map, Value, json};
@@ -35,7 +34,9 @@ use crate::problem::Problem;
 const BATCH: usize = 100;
 /// Requests that may wait for their transaction; beyond that, they wait to be heard.
 const WAITING_MAX: usize = 1_000;
-/// How many revisions are kept ready.
+/// How often a task that is being changed is looked at for one wish.
+const LOOKS_MAX: usize = 5;
+/// So many tasks are remembered.
 const KEPT: NonZeroUsize = NonZeroUsize::new(512).expect("not zero");
 
 /// A run that somebody asks for.
@@ -95,7 +96,7 @@ impl Gather {
     #[must_use]
     pub fn start(pool: PgPool, streams: Streams, clock: Arc<dyn Clock>) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
-        let writer = Writer { pool, streams, clock, revisions: Revisions::default() };
+        let writer = Writer { pool, streams, clock, seen: Seen::default() };
         tokio::spawn(writer.run(receiver));
         Self(sender)
     }
@@ -117,7 +118,7 @@ struct Writer {
     pool: PgPool,
     streams: Streams,
     clock: Arc<dyn Clock>,
-    revisions: Revisions,
+    seen: Seen,
 }
 
 impl Writer {
@@ -137,63 +138,58 @@ impl Writer {
     /// Grants a batch; where the database refuses it, each alone, so that only the one that is at fault
     /// fails.
     async fn grant_all(&self, wishes: &[Wish]) -> Vec<Answer> {
-        let error = match in_time("start runs", self.write(wishes)).await {
-            Ok(granted) => return granted,
-            Err(error) => error,
-        };
-        if wishes.len() == 1 || error.is_transient() {
+        let mut open: Vec<_> = wishes.iter().map(Open::new).collect();
+        if let Err(error) = in_time("start runs", self.write(&mut open)).await {
+            let each = !error.is_transient() && open.len() > 1;
             let problem = Problem::from(error);
-            return wishes.iter().map(|_| Err(problem.clone())).collect();
+            for one in open.iter_mut().filter(|one| one.answer.is_none()) {
+                let alone = std::slice::from_mut(one);
+                let tried =
+                    if each { in_time("start a run", self.write(alone)).await } else { Ok(()) };
+                let problem = tried.map_or_else(Problem::from, |()| problem.clone());
+                one.answer.get_or_insert(Err(problem));
+            }
         }
-        let mut granted = Vec::with_capacity(wishes.len());
-        for wish in wishes {
-            let alone = in_time("start a run", self.write(std::slice::from_ref(wish))).await;
-            granted.extend(alone.unwrap_or_else(|error| vec![Err(Problem::from(error))]));
-        }
-        granted
+        open.into_iter().map(|one| one.answer.unwrap_or_else(|| Err(restless()))).collect()
     }
 
-    /// One transaction; in it each wish is granted or refused by itself.
-    async fn write(&self, wishes: &[Wish]) -> Result<Vec<Answer>, StoreError> {
-        let mut tx =
-            self.pool.begin().await.map_err(StoreError::while_trying("begin a transaction"))?;
-        let named: Vec<_> =
-            wishes.iter().map(|wish| (wish.reference.as_str(), wish.sees)).collect();
-        let called = task::hold_called(&mut tx, &named).await?;
-        let (mut answers, mut work, mut asked) = (Vec::new(), Vec::new(), Vec::new());
-        for (wish, called) in wishes.iter().zip(called) {
-            let new = match called {
-                Ok(called) => self.revisions.get(&mut tx, called).await?.work(wish, called),
-                Err(error) => Err(Problem::from(error)),
-            };
-            answers.push(new.map(|new| match new {
-                None => Granted::Alone,
-                Some((queued, new)) => {
-                    work.push(new);
-                    asked.push((wish, queued, queued.task.to_string()));
-                    Granted::Queued(queued)
-                }
-            }));
+    /// Answers the wishes that have no answer. One statement does it while the tasks are as they were when
+    /// we saw them last; those that are not are looked at again.
+    async fn write(&self, open: &mut [Open<'_>]) -> Result<(), StoreError> {
+        let mut conn =
+            self.pool.acquire().await.map_err(StoreError::while_trying("get a connection"))?;
+        for one in open.iter_mut().filter(|one| one.answer.is_none()) {
+            // What is refused by what we saw may be granted by what is there now.
+            one.run = self.seen.get(one.wish).and_then(|seen| seen.run(one.wish).ok().flatten());
         }
-        let audits: Vec<_> = asked
-            .iter()
-            .map(|(wish, queued, task)| NewAudit {
-                at: wish.at,
-                agent_id: Some(wish.agent),
-                action: "task.run_now",
-                object_kind: "task",
-                object_id: task,
-                request_id: Some(&wish.request_id),
-                detail: client::in_detail(
-                    json!({"run_id": queued.run, "deduplicated": false}),
-                    wish.client,
-                ),
-            })
-            .collect();
-        queue::enqueue_many(&mut tx, work).await?;
-        audit::record_many(&mut tx, &audits).await?;
-        tx.commit().await.map_err(StoreError::while_trying("commit runs"))?;
-        Ok(answers)
+        for _ in 0..LOOKS_MAX {
+            let mut asked: Vec<_> = open.iter_mut().filter(|one| one.answer.is_none()).collect();
+            if asked.is_empty() {
+                break;
+            }
+            let calls = asked.iter_mut().map(|one| one.call()).collect();
+            let found = queue::enqueue_called(&mut conn, calls).await?;
+            for (one, found) in asked.into_iter().zip(found) {
+                let called = match found {
+                    Ok(called) => called,
+                    Err(error) => {
+                        one.answer = Some(Err(error.into()));
+                        continue;
+                    }
+                };
+                if called.is_queued {
+                    one.answer = one.queued.map(|queued| Ok(Granted::Queued(queued)));
+                    continue;
+                }
+                let seen = self.seen.look(&mut conn, one.wish, called).await?;
+                match seen.run(one.wish) {
+                    Ok(Some(run)) => one.run = Some(run),
+                    Ok(None) => one.answer = Some(Ok(Granted::Alone)),
+                    Err(problem) => one.answer = Some(Err(problem)),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Wakes workers and tells whoever watches, in one round trip that nobody waits for.
@@ -218,55 +214,97 @@ impl Writer {
     }
 }
 
-/// What tasks declare, kept ready: a revision never changes.
-struct Revisions(Mutex<LruCache<(TaskId, i32), Arc<Revision>>>);
+/// A wish on its way to an answer.
+struct Open<'a> {
+    wish: &'a Wish,
+    /// Its run, by what we know of the task.
+    run: Option<NewWork>,
+    /// That run, once it is on its way.
+    queued: Option<Queued>,
+    answer: Option<Answer>,
+}
 
-impl Default for Revisions {
+impl<'a> Open<'a> {
+    fn new(wish: &'a Wish) -> Self {
+        Self { wish, run: None, queued: None, answer: None }
+    }
+
+    fn call(&mut self) -> Call<'a> {
+        let work = self.run.take();
+        self.queued = work.as_ref().and_then(|work| {
+            let (task, _) = work.task?;
+            Some(Queued { run: work.run_id, task, owner: work.agent_id, waits: work.waits() })
+        });
+        let run = self.queued.map(|queued| queued.run);
+        Call {
+            reference: &self.wish.reference,
+            sees: self.wish.sees,
+            caller: self.wish.agent,
+            request_id: &self.wish.request_id,
+            detail: client::in_detail(
+                json!({"run_id": run, "deduplicated": false}),
+                self.wish.client,
+            ),
+            work,
+        }
+    }
+}
+
+/// When the task was another one at each look.
+fn restless() -> Problem {
+    Problem::conflict("the task is being changed again and again: ask once more")
+}
+
+/// The tasks as they were when they were called last.
+struct Seen(Mutex<LruCache<Reference, Arc<Task>>>);
+
+/// What was called, by whom (`None`: by one who sees everybody's tasks).
+type Reference = (String, Option<AgentId>);
+
+impl Default for Seen {
     fn default() -> Self {
         Self(Mutex::new(LruCache::new(KEPT)))
     }
 }
 
-impl Revisions {
-    async fn get(
+impl Seen {
+    fn get(&self, wish: &Wish) -> Option<Arc<Task>> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.get(&(wish.reference.clone(), wish.sees)).cloned()
+    }
+
+    /// The task that `wish` calls, now that it is known to be `called`.
+    async fn look(
         &self,
         conn: &mut PgConnection,
+        wish: &Wish,
         called: Called,
-    ) -> Result<Arc<Revision>, StoreError> {
-        let key = (called.id, called.revision);
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        if let Some(kept) = kept {
-            return Ok(kept);
-        }
+    ) -> Result<Arc<Task>, StoreError> {
         let spec = task::revision_spec(conn, called.id, called.revision).await?;
-        let revision = Arc::new(Revision::of(spec));
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).put(key, Arc::clone(&revision));
-        Ok(revision)
+        let task = Arc::new(Task::new(called, spec));
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.put((wish.reference.clone(), wish.sees), Arc::clone(&task));
+        Ok(task)
     }
 }
 
-/// What a revision of a task says about its runs.
-struct Revision {
+/// A task at a revision, as far as its runs need to know.
+struct Task {
+    called: Called,
     spec: TaskSpec,
     /// `None` when this build cannot read it: then a worker says so.
     pipeline: Option<Pipeline>,
 }
 
-impl Revision {
-    fn of(spec: TaskSpec) -> Self {
+impl Task {
+    fn new(called: Called, spec: TaskSpec) -> Self {
         let pipeline = Pipeline::load(&spec.payload).ok();
-        Self { spec, pipeline }
+        Self { called, spec, pipeline }
     }
 
-    /// The dedupe key and its window, where there are both.
-    fn dedupe(&self) -> Option<(String, Duration)> {
-        let window = Duration::from_secs(self.spec.dedupe_window_seconds.into());
-        self.spec.dedupe_key.clone().filter(|_| !window.is_zero()).map(|key| (key, window))
-    }
-
-    /// The run that `wish` asks for; `None` when it takes a look at earlier runs.
-    fn work(&self, wish: &Wish, task: Called) -> Result<Option<(Queued, NewWork)>, Problem> {
-        if task.status == TaskStatus::Canceled {
+    /// The run that `wish` asks for; `None` when earlier runs are to be looked at.
+    fn run(&self, wish: &Wish) -> Result<Option<NewWork>, Problem> {
+        if self.called.status == TaskStatus::Canceled {
             return Err(Problem::conflict("the task is canceled: it runs no more"));
         }
         if let (Some(params), Some(pipeline)) = (&wish.params, &self.pipeline) {
@@ -277,32 +315,29 @@ impl Revision {
             }
         }
         let spec = &self.spec;
-        if self.dedupe().is_some() || spec.merging().is_any() {
+        let has_dedupe = spec.dedupe_key.is_some() && spec.dedupe_window_seconds > 0;
+        if has_dedupe || spec.merging().is_any() {
             return Ok(None);
         }
-        let work = NewWork {
+        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        Ok(Some(NewWork {
             run_id: RunId::new(wish.at, &mut id::rng()),
-            agent_id: task.agent_id,
-            task: Some((task.id, task.revision)),
+            agent_id: self.called.agent_id,
+            task: Some((self.called.id, self.called.revision)),
             priority: spec.priority,
             delay: Duration::ZERO,
             trigger: Trigger::RunNow,
             nominal_at: None,
             scheduled_at: wish.at,
-            expires_after: spec
-                .expires_after_seconds
-                .map(|seconds| Duration::from_secs(seconds.into())),
+            expires_after: spec.expires_after_seconds.map(seconds),
             params: wish.params.clone().map(Value::Object),
             event: None,
             definition: None,
             dedupe: None,
             concurrency: spec.concurrency(),
-            rate: spec.rate(task.id),
+            rate: spec.rate(self.called.id),
             serial: spec.policy.overlap.is_serial(),
             held: None,
-        };
-        let queued =
-            Queued { run: work.run_id, task: task.id, owner: task.agent_id, waits: work.waits() };
-        Ok(Some((queued, work)))
+        }))
     }
 }

@@ -235,9 +235,20 @@ impl TestApp {
         lease: std::time::Duration,
         wanted: u16,
     ) -> Taken {
+        self.take_ahead(conn, lease, wanted, wanted).await
+    }
+
+    /// As [`Self::take`], with all but `slots` of them leased ahead.
+    pub async fn take_ahead(
+        &self,
+        conn: &mut PgConnection,
+        lease: std::time::Duration,
+        wanted: u16,
+        slots: u16,
+    ) -> Taken {
         let worker = ProcessId::new(self.clock.now(), &mut id::rng());
         let ageing = std::time::Duration::from_mins(1);
-        let how = Take { worker, duration: lease, wanted, slots: wanted, ageing };
+        let how = Take { worker, duration: lease, wanted, slots, ageing };
         QueueView::default().take(conn, how).await.expect("due runs can be leased")
     }
 

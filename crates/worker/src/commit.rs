@@ -118,9 +118,8 @@ enum Then {
     Settle(Ending),
 }
 
-/// The door to the committer. Clones share it; it ends when the last is dropped.
-#[derive(Clone)]
-pub struct Committer(Arc<[mpsc::Sender<Waiting>; LANES]>);
+/// The door to the committer, which ends when it is dropped.
+pub struct Committer([mpsc::Sender<Waiting>; LANES]);
 
 impl Committer {
     /// Starts the tasks that write.
@@ -133,12 +132,18 @@ impl Committer {
             writing.spawn(async move { writer.commit_all(receiver).await });
             sender
         });
-        (Self(Arc::new(lanes)), writing)
+        (Self(lanes), writing)
     }
 
+    /// Leaves it to whoever writes for its lease; `false` when the worker is gone.
     async fn send(&self, waiting: Waiting) -> bool {
-        let lane = waiting.write.lease().token.0.unsigned_abs() % LANES as u64;
-        let Ok(lane) = usize::try_from(lane) else { return false };
+        let token = waiting.write.lease().token.0;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "which is all the same"
+        )]
+        let lane = token as usize % LANES;
         self.0[lane].send(waiting).await.is_ok()
     }
 

@@ -33,8 +33,6 @@ pub struct Definition {
     pub backoff: Backoff,
     /// How long an attempt may take.
     pub timeout: Duration,
-    /// Whether an expression may look at the previous run. Errs on the side of yes.
-    pub mentions_last: bool,
     /// Nothing it does has effects outside: it may be done again without anybody noticing.
     pub is_harmless: bool,
 }
@@ -99,7 +97,6 @@ fn of_task(spec: Value) -> Result<Definition, DefinitionError> {
         max_attempts: i32::from(spec.max_retries) + 1,
         backoff: spec.backoff_strategy,
         timeout: Duration::from_secs(spec.timeout_seconds.into()),
-        mentions_last: spec.payload.to_string().contains("last"),
     })
 }
 
@@ -111,7 +108,6 @@ fn adhoc(payload: &Value) -> Result<Definition, DefinitionError> {
         max_attempts: i32::from(ADHOC_RETRIES) + 1,
         backoff: Backoff::ExponentialJitter,
         timeout: ADHOC_TIMEOUT,
-        mentions_last: false,
     })
 }
 

@@ -222,7 +222,6 @@ async fn work(worker: Arc<Worker>, first: Ready, slot: Slot) {
         }
         next = worker.ahead.pop();
     }
-    drop(slot);
 }
 
 /// Gives runs back that were taken ahead.

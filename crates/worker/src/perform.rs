@@ -174,7 +174,7 @@ async fn prepare(
 ) -> Result<Prepared, StoreError> {
     let mut records = Vec::new();
     let mut last = None;
-    let asks_last = definition.mentions_last && run.info.task_id.is_some();
+    let asks_last = definition.pipeline.reads("last") && run.info.task_id.is_some();
     if run.past != Past::Fresh || asks_last {
         let mut conn = worker
             .ctx

@@ -111,6 +111,41 @@ async fn runs_asked_for_at_once_are_each_answered_by_themselves() {
     assert_eq!(audit.body["items"].as_array().unwrap().len(), 5, "{}", audit.text);
 }
 
+/// Whoever starts a run remembers the task from the time before.
+#[tokio::test]
+async fn a_run_is_of_the_task_as_it_is_now() {
+    let api = TestApi::new().await;
+    let run = async |name: &str, params: Value| {
+        api.post(&format!("/tasks/{name}/run_now"), json!({"params": params})).await
+    };
+    let id = api.post("/tasks", task_with(json!({"name": "t"}))).await.expect(201).str("/id");
+    run("t", json!({"city": "Iasi"})).await.expect(202);
+
+    let town = json!({"payload": {
+        "params": {"city": null, "town": "Iasi"},
+        "pipeline": [{"id": "hello", "uses": "log.write", "with": {"message": "${params.town}"}}],
+    }, "priority": 2});
+    api.call("PATCH", "/tasks/t", ADMIN_KEY, town).await.expect(200);
+    let revised = run("t", json!({"town": "Cluj"})).await.expect(202).str("/run_id");
+    let shown = api.get(&format!("/runs/{revised}")).await.expect(200);
+    assert_eq!((&shown.body["revision"], &shown.body["priority"]), (&json!(2), &json!(2)));
+    assert_eq!(run("t", json!({"city": "Iasi"})).await.expect(422).pointers(), ["/params/city"]);
+
+    api.call("PATCH", "/tasks/t", ADMIN_KEY, json!({"name": "u"})).await.expect(200);
+    run("t", json!({})).await.expect(404);
+    run("u", json!({})).await.expect(202);
+    let other = api.post("/tasks", task_with(json!({"name": "t"}))).await.expect(201).str("/id");
+    let of_other = run("t", json!({"city": "Iasi"})).await.expect(202).str("/run_id");
+    assert_eq!(api.get(&format!("/runs/{of_other}")).await.expect(200).str("/task_id"), other);
+
+    run(&id, json!({})).await.expect(202);
+    api.post("/tasks/u/cancel", json!({})).await.expect(200);
+    run(&id, json!({})).await.expect(409);
+    run("u", json!({})).await.expect(404);
+    let audit = api.get("/audit?action=task.run_now").await.expect(200);
+    assert_eq!(audit.body["items"].as_array().unwrap().len(), 5, "{}", audit.text);
+}
+
 #[tokio::test]
 async fn a_second_run_inside_the_dedupe_window_is_the_first() {
     let api = TestApi::new().await;

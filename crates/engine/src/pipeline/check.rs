@@ -23,6 +23,8 @@ pub(super) struct Checker<'p> {
     catalogue: Option<&'p Catalogue>,
     pub(super) problems: Vec<Problem>,
     pub(super) secrets: BTreeSet<String>,
+    /// The outermost names that expressions read: `steps`, `last`, ….
+    pub(super) reads: BTreeSet<String>,
     /// How often a secret was named so far.
     secret_uses: usize,
     /// The names of outputs that a step can see where the checker is.
@@ -47,6 +49,7 @@ impl<'p> Checker<'p> {
             catalogue,
             problems: Vec::new(),
             secrets: BTreeSet::new(),
+            reads: BTreeSet::new(),
             secret_uses: 0,
             visible: Vec::new(),
             all,
@@ -204,6 +207,7 @@ impl<'p> Checker<'p> {
         match Text::compile(text) {
             Ok((compiled, uses)) => {
                 for name in uses {
+                    self.reads.insert(name.root.clone());
                     if let Err(message) = self.name(&name, place, in_handler) {
                         let fault = expr::Fault { at: Some(name.at), message };
                         self.problem(pointer, fault.describe(text));

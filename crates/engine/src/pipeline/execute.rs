@@ -80,6 +80,7 @@ struct Execution<'a> {
     data_max_bytes: usize,
     /// `None`: nothing in the pipeline is evaluated.
     scope: Option<Scope>,
+    /// Whether an expression reads the outputs of steps: else they are not kept for it.
     reads_steps: bool,
     secrets: Arc<BTreeMap<String, String>>,
     redactor: Redactor,
@@ -119,7 +120,7 @@ impl<'a> Execution<'a> {
             jitter: ctx.jitter,
             data_max_bytes: ctx.data_max_bytes,
             scope,
-            reads_steps: pipeline.reads_steps,
+            reads_steps: pipeline.reads("steps"),
             redactor: Redactor::new(&secrets),
             secrets: Arc::new(secrets),
             earlier: collect(ctx.records),

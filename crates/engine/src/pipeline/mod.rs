@@ -55,8 +55,8 @@ pub struct Pipeline {
     secrets: BTreeSet<String>,
     /// Whether anything in it is evaluated: without it, no scope is made.
     has_expressions: bool,
-    /// Whether an expression may read the outputs of steps: else they are not kept for it.
-    reads_steps: bool,
+    /// The outermost names that its expressions read.
+    reads: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -134,16 +134,21 @@ impl Pipeline {
         all(&self.steps, prefix)
     }
 
+    /// Whether an expression in it reads `name`, such as `last`: else nobody needs its value.
+    #[must_use]
+    pub fn reads(&self, name: &str) -> bool {
+        self.reads.contains(name)
+    }
+
     fn compile(payload: Payload, catalogue: Option<&Catalogue>) -> Result<Self, Vec<Problem>> {
         let mut checker = check::Checker::new(&payload, catalogue);
         let steps = checker.run();
-        let check::Checker { problems, secrets, .. } = checker;
+        let check::Checker { problems, secrets, reads, .. } = checker;
         if !problems.is_empty() {
             return Err(problems);
         }
         let has_expressions = steps.iter().any(Step::has_expressions);
-        let reads_steps = has_expressions && payload.to_json().to_string().contains("steps");
-        Ok(Self { payload, steps, secrets, has_expressions, reads_steps })
+        Ok(Self { payload, steps, secrets, has_expressions, reads })
     }
 
     /// The payload with ids and defaults written out. Reading it gives the same pipeline.

@@ -687,3 +687,15 @@ fn the_page_for_users_names_every_filter_and_function() {
         assert!(is_named, "{name}");
     }
 }
+
+#[test]
+fn it_is_known_what_expressions_read_and_words_in_texts_do_not_count() {
+    let pipeline = load(&json!({"pipeline": [
+        {"id": "one", "uses": "test.echo", "with": {"text": "the last steps", "of": "${run.id}"},
+         "on_error": [{"id": "two", "uses": "test.echo", "if": "${last is none}"}]},
+    ]}));
+
+    let read: Vec<_> = expr::ROOTS.iter().filter(|root| pipeline.reads(root)).collect();
+
+    assert_eq!(read, [&"run", &"last"]);
+}

@@ -115,7 +115,7 @@ impl Row {
     }
 }
 
-fn unreadable(error: String) -> StoreError {
+pub(in crate::store) fn unreadable(error: String) -> StoreError {
     StoreError::Database { doing: "read a task", source: sqlx::Error::Decode(error.into()) }
 }
 
@@ -147,7 +147,7 @@ pub async fn get(conn: &mut PgConnection, id: TaskId) -> Result<TaskRow, StoreEr
     .task()
 }
 
-fn not_found(reference: &str) -> StoreError {
+pub(in crate::store) fn not_found(reference: &str) -> StoreError {
     StoreError::NotFound { what: "task", id: reference.to_owned() }
 }
 
@@ -183,78 +183,7 @@ pub async fn find(
     }
 }
 
-/// A task that a caller names, as far as a run of it needs to know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Called {
-    /// Its id.
-    pub id: TaskId,
-    /// Who owns it.
-    pub agent_id: AgentId,
-    /// Where it is in its life.
-    pub status: TaskStatus,
-    /// The revision in force.
-    pub revision: i32,
-}
-
-/// The tasks that references name, each as for [`find`], in their order. They are held until the
-/// transaction ends: nobody cancels or revises one of them meanwhile, but many may hold it like this.
-///
-/// # Errors
-///
-/// [`StoreError::Database`]; for each reference as of [`find`].
-pub async fn hold_called(
-    conn: &mut PgConnection,
-    named: &[(&str, Option<AgentId>)],
-) -> Result<Vec<Result<Called, StoreError>>, StoreError> {
-    let ids: Vec<_> = named.iter().map(|(text, _)| text.parse::<uuid::Uuid>().ok()).collect();
-    let called_by: Vec<_> = named.iter().map(|(text, _)| (*text).to_owned()).collect();
-    let owners: Vec<_> = named.iter().map(|(_, owner)| owner.map(|owner| owner.0)).collect();
-    // Ordered, so that two who hold several of the same tasks wait for each other in one direction.
-    let rows = sqlx::query!(
-        r#"
-        with found as (
-            select n.place, task.id
-            from unnest($1::uuid[], $2::text[], $3::uuid[])
-                 with ordinality as n(id, name, owner, place)
-            cross join lateral (
-                select t.id from task t
-                where t.id = n.id and (n.owner is null or t.agent_id = n.owner)
-                union all
-                (select t.id from task t
-                 where n.id is null and t.name = n.name and t.status <> 'canceled'
-                   and (n.owner is null or t.agent_id = n.owner)
-                 limit 2)
-            ) as task
-        )
-        select found.place as "place!", t.id as "id: TaskId", t.agent_id as "agent_id: AgentId",
-               t.status, t.revision
-        from found join task t on t.id = found.id
-        order by t.id
-        for key share of t
-        "#,
-        &ids as &[Option<uuid::Uuid>],
-        &called_by,
-        &owners as &[Option<uuid::Uuid>],
-    )
-    .fetch_all(conn)
-    .await
-    .map_err(StoreError::while_trying("look up tasks"))?;
-    let mut called: Vec<_> = named.iter().map(|(text, _)| Err(not_found(text))).collect();
-    for row in rows {
-        let status: TaskStatus = row.status.parse().map_err(unreadable)?;
-        let place = usize::try_from(row.place - 1).unwrap_or(usize::MAX);
-        let Some(one) = called.get_mut(place) else { continue };
-        *one = match one {
-            Err(StoreError::NotFound { .. }) => {
-                Ok(Called { id: row.id, agent_id: row.agent_id, status, revision: row.revision })
-            }
-            _ => Err(ambiguous(named[place].0)),
-        };
-    }
-    Ok(called)
-}
-
-fn ambiguous(reference: &str) -> StoreError {
+pub(in crate::store) fn ambiguous(reference: &str) -> StoreError {
     StoreError::Conflict(format!("several agents have a task named {reference:?}: use the id"))
 }
 

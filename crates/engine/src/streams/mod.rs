@@ -16,12 +16,13 @@ mod consumer;
 mod listener;
 mod rate;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use deadpool_redis::{Manager, Pool, PoolConfig, Runtime, Timeouts};
+use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, Pipeline, RedisError};
 
 pub use consumer::{Consumer, Entry};
@@ -46,6 +47,8 @@ pub const ACTIVE_WORKERS: &str = "orchestrator:active_workers";
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How long a call may take before Redis counts as away.
 const CALL_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a connection that the pool has tested is used by all without another test.
+const TESTED_FOR: Duration = Duration::from_secs(1);
 /// Connections for calls; those that wait for entries have their own.
 const POOL_SIZE: usize = 8;
 const HINTS_KEPT: usize = 1_000;
@@ -72,6 +75,8 @@ pub struct Streams(Arc<Inner>);
 
 struct Inner {
     pool: Option<Pool>,
+    /// A connection of the pool's, and when it was tested: a test is a round trip of its own.
+    tested: Mutex<Option<(Instant, MultiplexedConnection)>>,
     client: Option<Client>,
     clock: Arc<dyn Clock>,
     up: AtomicBool,
@@ -140,6 +145,7 @@ impl Streams {
         Ok(Self(Arc::new(Inner {
             up: AtomicBool::new(client.is_some()),
             pool,
+            tested: Mutex::default(),
             client,
             clock,
             retry_at_ms: AtomicI64::new(0),
@@ -153,6 +159,7 @@ impl Streams {
         Self(Arc::new(Inner {
             up: AtomicBool::new(false),
             pool: None,
+            tested: Mutex::default(),
             client: None,
             clock,
             retry_at_ms: AtomicI64::new(0),
@@ -270,7 +277,7 @@ impl Streams {
         }
     }
 
-    async fn connection(&self) -> Option<deadpool_redis::Connection> {
+    async fn connection(&self) -> Option<MultiplexedConnection> {
         let pool = self.0.pool.as_ref()?;
         let now_ms = self.0.clock.now().timestamp_millis();
         let retry_at_ms = self.0.retry_at_ms.load(Ordering::Relaxed);
@@ -279,13 +286,26 @@ impl Streams {
         if !self.is_up() && now_ms < retry_at_ms && retry_at_ms - now_ms <= pause_ms {
             return None;
         }
+        if let Some((at, connection)) = &*self.tested()
+            && at.elapsed() < TESTED_FOR
+        {
+            return Some(connection.clone());
+        }
         match pool.get().await {
-            Ok(connection) => Some(connection),
+            Ok(connection) => {
+                let connection = MultiplexedConnection::clone(&connection);
+                *self.tested() = Some((Instant::now(), connection.clone()));
+                Some(connection)
+            }
             Err(error) => {
                 self.went_away(&error);
                 None
             }
         }
+    }
+
+    fn tested(&self) -> std::sync::MutexGuard<'_, Option<(Instant, MultiplexedConnection)>> {
+        self.0.tested.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note<T>(&self, answer: Result<T, RedisError>) -> Option<T> {
@@ -303,6 +323,7 @@ impl Streams {
 
     fn went_away(&self, error: &dyn std::error::Error) {
         self.0.errors.fetch_add(1, Ordering::Relaxed);
+        *self.tested() = None;
         let pause_ms = i64::try_from(RETRY_AFTER.as_millis()).unwrap_or(i64::MAX);
         let retry_at = self.0.clock.now().timestamp_millis().saturating_add(pause_ms);
         self.0.retry_at_ms.store(retry_at, Ordering::Relaxed);

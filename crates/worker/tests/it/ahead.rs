@@ -5,21 +5,16 @@ use std::time::Duration;
 use orchestrator_engine::clock::Clock as _;
 use orchestrator_engine::id::{self, ProcessId};
 use orchestrator_engine::run::{StepRecord, StepStatus};
-use orchestrator_engine::store::queue::{self, Past, QueueView, Take, Taken};
+use orchestrator_engine::store::queue::{self, Past, QueueView, Take};
 use orchestrator_testkit::{FakeTools, TestApp, task};
 use serde_json::json;
-use sqlx::PgConnection;
+
+use crate::fencing::step;
 
 const NOW: &str = "2026-03-01T08:00:00Z";
 const LEASE: Duration = Duration::from_secs(30);
 /// A lease that has lapsed when it is given.
 const LAPSED: Duration = Duration::ZERO;
-
-async fn take(app: &TestApp, conn: &mut PgConnection, duration: Duration, slots: u16) -> Taken {
-    let worker = ProcessId::new(app.clock.now(), &mut id::rng());
-    let how = Take { worker, duration, wanted: 10, slots, ageing: Duration::from_mins(1) };
-    QueueView::default().take(conn, how).await.expect("due runs can be leased")
-}
 
 #[tokio::test]
 async fn only_what_was_begun_under_a_lapsed_lease_counts_as_an_attempt() {
@@ -28,10 +23,10 @@ async fn only_what_was_begun_under_a_lapsed_lease_counts_as_an_attempt() {
     for _ in 0..3 {
         queue::enqueue(&mut conn, app.work(None)).await.unwrap();
     }
-    let first = take(&app, &mut conn, LAPSED, 1).await.runs;
+    let first = app.take_ahead(&mut conn, LAPSED, 10, 1).await.runs;
     let ahead: Vec<_> = first.iter().map(|run| run.ahead).collect();
     let begun = queue::begin(&mut conn, &[first[1].lease]).await.unwrap();
-    let second = take(&app, &mut conn, LEASE, 10).await.runs;
+    let second = app.take_ahead(&mut conn, LEASE, 10, 10).await.runs;
 
     assert_eq!(ahead, [false, true, true]);
     assert_eq!(begun, [first[1].lease.run_id]);
@@ -47,13 +42,13 @@ async fn who_lost_a_lease_begins_nothing_and_puts_nothing_back() {
     let app = TestApp::at(NOW).await;
     let mut conn = app.servers.pool.acquire().await.unwrap();
     queue::enqueue(&mut conn, app.work(None)).await.unwrap();
-    let late = take(&app, &mut conn, LAPSED, 0).await.runs.remove(0);
-    let held = take(&app, &mut conn, LEASE, 1).await.runs.remove(0);
+    let late = app.take_ahead(&mut conn, LAPSED, 10, 0).await.runs.remove(0);
+    let held = app.take_ahead(&mut conn, LEASE, 10, 1).await.runs.remove(0);
 
     let begun = queue::begin(&mut conn, &[late.lease]).await.unwrap();
     queue::put_back(&mut conn, &[late.lease]).await.unwrap();
     let renewed = queue::renew(&mut conn, &[held.lease], LEASE).await.unwrap();
-    let others = take(&app, &mut conn, LEASE, 1).await.runs;
+    let others = app.take_ahead(&mut conn, LEASE, 10, 1).await.runs;
 
     assert!(late.ahead && begun.is_empty());
     assert_eq!(renewed.len(), 1, "its holder has it still");
@@ -65,10 +60,10 @@ async fn a_run_put_back_is_as_if_nobody_had_held_it() {
     let app = TestApp::at(NOW).await;
     let mut conn = app.servers.pool.acquire().await.unwrap();
     queue::enqueue(&mut conn, app.work(None)).await.unwrap();
-    let ahead = take(&app, &mut conn, LEASE, 0).await.runs.remove(0);
+    let ahead = app.take_ahead(&mut conn, LEASE, 10, 0).await.runs.remove(0);
 
     queue::put_back(&mut conn, &[ahead.lease]).await.unwrap();
-    let again = take(&app, &mut conn, LEASE, 1).await.runs.remove(0);
+    let again = app.take_ahead(&mut conn, LEASE, 10, 1).await.runs.remove(0);
 
     assert_eq!((again.info.attempt, again.past), (1, Past::Fresh));
     app.check_invariants().await;
@@ -104,23 +99,11 @@ async fn checkpoints_outlive_the_lease_under_which_they_were_written() {
     let app = TestApp::at(NOW).await;
     let mut conn = app.servers.pool.acquire().await.unwrap();
     let run = queue::enqueue(&mut conn, app.work(None)).await.unwrap().run_id;
-    let lost = take(&app, &mut conn, LAPSED, 1).await.runs.remove(0);
-    let step = |path: &str, status| StepRecord {
-        path: path.into(),
-        attempt: 1,
-        id: path.into(),
-        uses: Some("test.echo".into()),
-        status,
-        started_at: app.clock.now(),
-        finished_at: Some(app.clock.now()),
-        input: Some(json!({})),
-        output: Some(json!({})),
-        error: None,
-    };
-    let done = vec![step("one", StepStatus::Succeeded), step("two", StepStatus::Running)];
-    queue::checkpoint(&mut conn, &[(lost.lease, done)]).await.unwrap();
+    let lost = app.take_ahead(&mut conn, LAPSED, 10, 1).await.runs.remove(0);
+    let on = StepRecord { path: "two".into(), status: StepStatus::Running, ..step(&app) };
+    queue::checkpoint(&mut conn, &[(lost.lease, vec![step(&app), on])]).await.unwrap();
     let before = app.steps(run).await;
-    take(&app, &mut conn, LEASE, 1).await;
+    app.take_ahead(&mut conn, LEASE, 10, 1).await;
 
     assert_eq!(before, ["one#1 succeeded", "two#1 running"]);
     assert_eq!(app.steps(run).await, before);

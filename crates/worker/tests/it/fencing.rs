@@ -26,7 +26,8 @@ fn success(app: &TestApp, lease: Lease) -> Finished {
     }
 }
 
-fn step(app: &TestApp) -> StepRecord {
+/// A step that has succeeded.
+pub(crate) fn step(app: &TestApp) -> StepRecord {
     StepRecord {
         path: "one".into(),
         attempt: 1,

@@ -269,35 +269,35 @@ pub async fn enqueue_many(conn: &mut PgConnection, work: Vec<NewWork>) -> Result
 
 /// The rows turned into columns, as `unnest` takes them.
 #[derive(Default)]
-struct Columns {
-    run_id: Vec<uuid::Uuid>,
-    agent_id: Vec<uuid::Uuid>,
-    task_id: Vec<Option<uuid::Uuid>>,
-    revision: Vec<Option<i32>>,
-    priority: Vec<i16>,
-    delay: Vec<f64>,
-    trigger: Vec<&'static str>,
-    nominal_at: Vec<Option<DateTime<Utc>>>,
-    scheduled_at: Vec<DateTime<Utc>>,
-    expires_after: Vec<Option<f64>>,
-    params: Vec<Option<Value>>,
-    event: Vec<Option<Value>>,
-    definition: Vec<Option<Value>>,
-    serial: Vec<bool>,
-    held: Vec<Option<&'static str>>,
-    concurrency_key: Vec<Option<String>>,
-    concurrency_limit: Vec<Option<i32>>,
-    rate_key: Vec<Option<String>>,
-    rate_limit: Vec<Option<i32>>,
-    rate_period_seconds: Vec<Option<i32>>,
+pub(super) struct Columns {
+    pub(super) run_id: Vec<uuid::Uuid>,
+    pub(super) agent_id: Vec<uuid::Uuid>,
+    pub(super) task_id: Vec<Option<uuid::Uuid>>,
+    pub(super) revision: Vec<Option<i32>>,
+    pub(super) priority: Vec<i16>,
+    pub(super) delay: Vec<f64>,
+    pub(super) trigger: Vec<&'static str>,
+    pub(super) nominal_at: Vec<Option<DateTime<Utc>>>,
+    pub(super) scheduled_at: Vec<DateTime<Utc>>,
+    pub(super) expires_after: Vec<Option<f64>>,
+    pub(super) params: Vec<Option<Value>>,
+    pub(super) event: Vec<Option<Value>>,
+    pub(super) definition: Vec<Option<Value>>,
+    pub(super) serial: Vec<bool>,
+    pub(super) held: Vec<Option<&'static str>>,
+    pub(super) concurrency_key: Vec<Option<String>>,
+    pub(super) concurrency_limit: Vec<Option<i32>>,
+    pub(super) rate_key: Vec<Option<String>>,
+    pub(super) rate_limit: Vec<Option<i32>>,
+    pub(super) rate_period_seconds: Vec<Option<i32>>,
 }
 
 impl Columns {
-    fn with_capacity(count: usize) -> Self {
+    pub(super) fn with_capacity(count: usize) -> Self {
         Self { run_id: Vec::with_capacity(count), ..Self::default() }
     }
 
-    fn push(&mut self, work: NewWork) {
+    pub(super) fn push(&mut self, work: NewWork) {
         self.held.push(work.first_held().map(Held::as_str));
         self.run_id.push(work.run_id.0);
         self.agent_id.push(work.agent_id.0);

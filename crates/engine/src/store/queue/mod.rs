@@ -7,6 +7,7 @@
 //! The database's clock decides every lease; a worker's clock decides nothing.
 
 mod bulk;
+mod called;
 mod cancel;
 mod commit;
 mod enqueue;
@@ -19,6 +20,7 @@ mod rates;
 mod take;
 
 pub use bulk::{MANY_MAX, retry_many};
+pub use called::{Call, Called, enqueue_called};
 pub use cancel::{Canceled, cancel, cancel_many};
 pub use commit::{Finished, Requeued, checkpoint, finish, keep_steps, requeue};
 pub(super) use enqueue::claim_key;
