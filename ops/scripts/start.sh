@@ -39,7 +39,7 @@ need docker "see https://docs.docker.com/engine/install/"
 need curl
 
 was=$(recall mode)
-if [ -n "$was" ] && [ "$was" != "$mode" ] && [ -n "$(ORCHESTRATOR_MODE=$was compose ps --quiet 2>/dev/null)" ]; then
+if [ -n "$was" ] && [ "$was" != "$mode" ] && [ -n "$(compose ps --all --quiet 2>/dev/null)" ]; then
     say "the containers of the mode $was are replaced; their data are kept"
     clean=yes
 fi
