@@ -212,9 +212,10 @@ free=$(df -Pk . | awk 'NR == 2 { print int($4 / 1024) }')
 [ "$free" -ge 1024 ] || die "only $free MB are free on this disk"
 
 # What the checkout says of migrations that are to come.
+now=$(schema)
 unsafe=$(for file in migrations/[0-9]*.sql; do
     number=$(basename "$file" | sed 's/_.*//; s/^0*//')
-    [ "$number" -gt "$(schema)" ] && sed -n '/^--/!q; p' "$file" | grep -q 'Safe while old code runs: no' && echo "$file"
+    [ "$number" -gt "$now" ] && sed -n '/^--/!q; p' "$file" | grep -q 'Safe while old code runs: no' && echo "$file"
 done || true)
 if [ -n "$unsafe" ] && [ -z "$stop" ]; then
     die "old code does not survive $(tr '\n' ' ' <<<"$unsafe"): say --stop, for an interruption of about a minute"

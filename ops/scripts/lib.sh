@@ -7,6 +7,8 @@
 #   ORCHESTRATOR_COMPOSE   one more compose file, after the others
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit
+# shellcheck source=ops/scripts/dotenv.sh
+. ops/scripts/dotenv.sh
 state=.deploy # what these scripts remember of this machine
 metrics=${METRICS_DIR:-$state/metrics} # what they tell Prometheus, by node-exporter's textfile collector
 
@@ -60,11 +62,12 @@ api_url() {
     if [ -n "${ORCHESTRATOR_URL:-}" ]; then
         printf '%s' "${ORCHESTRATOR_URL%/}"
     elif [ "$mode" = prod ]; then
-        printf 'https://127.0.0.1:%s' "${HTTPS_PORT:-443}"
+        printf 'https://%s:%s' "$(here "${PUBLISH_ADDRESS:-}")" "${HTTPS_PORT:-443}"
     else
-        printf 'http://127.0.0.1:%s' "${API_PORT:-8080}"
+        printf 'http://%s:%s' "$(here "${API_PUBLISH_ADDRESS:-}")" "${API_PORT:-8080}"
     fi
 }
+here() { case $1 in '' | 0.0.0.0 | '[::]') printf 127.0.0.1 ;; *) printf '%s' "$1" ;; esac; } # here ADDRESS: where we reach what listens there
 ask() { curl --silent --show-error --insecure --max-time 20 "$@"; }
 
 admin_key() { # the key of an admin, from where this kind of system has it; empty when nowhere

@@ -12,6 +12,8 @@
 # are taken over.
 set -eu
 cd "$(dirname "$0")/../.."
+# shellcheck source=ops/scripts/dotenv.sh
+. ops/scripts/dotenv.sh
 folder=${SECRETS_DIR:-.secrets}
 name=${1:-${SERVER_NAME:-localhost}}
 

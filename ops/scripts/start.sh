@@ -39,9 +39,18 @@ need docker "see https://docs.docker.com/engine/install/"
 need curl
 
 was=$(recall mode)
-if [ -n "$was" ] && [ "$was" != "$mode" ] && [ -n "$(ORCHESTRATOR_MODE=$was compose ps --quiet 2>/dev/null)" ]; then
+if [ -n "$was" ] && [ "$was" != "$mode" ] && [ -n "$(compose ps --all --quiet 2>/dev/null)" ]; then
     say "the containers of the mode $was are replaced; their data are kept"
     clean=yes
+fi
+# Who runs has read its secrets: Compose would leave it running with those of before.
+if [ "$mode" = prod ] && [ "$was" = prod ]; then
+    for secret in postgres_password redis_password monitoring_password admin_api_key; do
+        if [ "${SECRETS_DIR:-.secrets}/$secret" -nt "$state/mode" ]; then
+            say "$secret has changed since the last start: the containers are replaced; their data are kept"
+            clean=yes
+        fi
+    done
 fi
 [ "$mode" != prod ] || ops/scripts/secrets.sh
 # From now on somebody waits for a backup.
