@@ -189,7 +189,8 @@ mod tests {
 
     #[test]
     fn what_the_scripts_read_may_stand_in_the_environment() {
-        let read = read(&[DATABASE, ("ORCHESTRATOR_VERSION", "1.4.0"), ("ORCHESTRATOR_MODE", "prod")]);
+        let read =
+            read(&[DATABASE, ("ORCHESTRATOR_VERSION", "1.4.0"), ("ORCHESTRATOR_MODE", "prod")]);
 
         assert!(read.is_ok());
     }
