@@ -34,10 +34,10 @@ run() {
     [ -e "$mark" ] || echo "dev-watch: waiting for the first build" >&2
     until [ -e "$mark" ] && [ -x "$binary" ]; do sleep 1; done
     while :; do
-        # Our own copy: cargo replaces the file while the program runs.
-        cp "$binary" "/tmp/$1"
+        # Our own copy: cargo replaces the file while the program runs. Not in /tmp, where nothing may be run.
+        cp "$binary" "/var/tmp/$1"
         was=$(stat -c %Y "$mark")
-        "/tmp/$1" &
+        "/var/tmp/$1" &
         child=$!
         while kill -0 "$child" 2>/dev/null && [ "$(stat -c %Y "$mark" 2>/dev/null || echo "$was")" = "$was" ]; do
             sleep 1

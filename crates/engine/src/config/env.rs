@@ -184,7 +184,7 @@ impl Env {
     /// can only be a mistake.
     pub(super) fn refuse_unknown(&self, problems: &mut Problems) {
         for name in self.values.keys().filter(|name| name.starts_with("ORCHESTRATOR_")) {
-            if is_known(name) {
+            if is_known(name) || OF_SCRIPTS.contains(&name.as_str()) {
                 continue;
             }
             let hint = nearest(name, SETTINGS.iter().map(|setting| setting.name))
@@ -209,6 +209,10 @@ impl Env {
             .collect()
     }
 }
+
+/// What `ops/scripts/lib.sh` reads. It may be exported where a program of ours is started, or stand in the
+/// `.env` that Compose hands to every service.
+const OF_SCRIPTS: [&str; 3] = ["ORCHESTRATOR_MODE", "ORCHESTRATOR_VERSION", "ORCHESTRATOR_COMPOSE"];
 
 /// Whether `name` is a setting's, or that of its file where it may have one.
 fn is_known(name: &str) -> bool {

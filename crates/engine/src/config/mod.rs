@@ -188,6 +188,14 @@ mod tests {
     }
 
     #[test]
+    fn what_the_scripts_read_may_stand_in_the_environment() {
+        let read =
+            read(&[DATABASE, ("ORCHESTRATOR_VERSION", "1.4.0"), ("ORCHESTRATOR_MODE", "prod")]);
+
+        assert!(read.is_ok());
+    }
+
+    #[test]
     fn proxies_are_named_one_by_one_and_never_everybody() {
         let trusted = |value| read(&[DATABASE, ("TRUSTED_PROXIES", value)]);
         let settings = trusted("10.1.2.3, 192.0.2.0/24,2001:db8::/32").unwrap();
