@@ -146,6 +146,36 @@ async fn a_run_is_of_the_task_as_it_is_now() {
     assert_eq!(audit.body["items"].as_array().unwrap().len(), 5, "{}", audit.text);
 }
 
+/// Workers look for what became due a moment ago.
+#[tokio::test]
+async fn a_run_that_had_to_wait_for_a_change_of_its_task_is_due_from_then_on() {
+    let api = TestApi::new().await;
+    api.post("/tasks", task_with(json!({"name": "t"}))).await.expect(201);
+    api.post("/tasks/t/run_now", json!({})).await.expect(202); // from now on one statement is enough
+    let mut change = api.db.pool.begin().await.unwrap();
+    sqlx::query("select from task for update").execute(&mut *change).await.unwrap();
+
+    let changed = async {
+        let waiting = "select exists (select from pg_stat_activity
+                                      where datname = current_database() and wait_event_type = 'Lock')";
+        while !sqlx::query_scalar::<_, bool>(waiting).fetch_one(&api.db.pool).await.unwrap() {}
+        let now: chrono::DateTime<chrono::Utc> =
+            sqlx::query_scalar("select clock_timestamp()").fetch_one(&mut *change).await.unwrap();
+        change.commit().await.unwrap();
+        now
+    };
+    let (changed, run) = tokio::join!(changed, api.post("/tasks/t/run_now", json!({})));
+
+    let run: uuid::Uuid = run.expect(202).str("/run_id").parse().unwrap();
+    let due: chrono::DateTime<chrono::Utc> =
+        sqlx::query_scalar("select run_at from due_work where run_id = $1")
+            .bind(run)
+            .fetch_one(&api.db.pool)
+            .await
+            .unwrap();
+    assert!(due >= changed, "{due} {changed}");
+}
+
 #[tokio::test]
 async fn a_second_run_inside_the_dedupe_window_is_the_first() {
     let api = TestApi::new().await;

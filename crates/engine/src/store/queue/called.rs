@@ -45,7 +45,8 @@ pub struct Called {
 
 /// Looks up the tasks that are named, and puts the run of each into the queue that is still at the
 /// revision which its run is of, with the record of who asked for it (`task.run_now`). Nobody cancels
-/// or revises one of the tasks meanwhile. Dedupe keys are not looked at.
+/// or revises one of the tasks meanwhile. They are due at once. Of each [`NewWork`], what a `run_now` does not
+/// have (a dedupe key, a delay, an event) is not looked at.
 ///
 /// # Errors
 ///
@@ -70,7 +71,8 @@ pub async fn enqueue_called(
         }
     }
     // Locked in the order of the ids, so that two who name several of the same tasks wait for each other
-    // in one direction. What a statement that changes a task leaves behind is what is looked at here.
+    // in one direction. What a statement that changes a task leaves behind is what is looked at here, and
+    // the present begins behind that wait: workers look for what became due a moment ago.
     let rows = sqlx::query_as!(
         Row,
         r#"
@@ -93,7 +95,7 @@ pub async fn enqueue_called(
             order by t.id
             for key share of t
         ), asked as materialized (
-            select w.*, held.agent_id
+            select w.*, held.agent_id, clock_timestamp() as now
             from unnest($4::bigint[], $5::uuid[], $6::uuid[], $7::int[], $8::smallint[],
                         $9::timestamptz[], $10::float8[], $11::jsonb[], $12::bool[], $13::text[],
                         $14::text[], $15::int[], $16::text[], $17::int[], $18::int[], $19::uuid[],
@@ -108,9 +110,8 @@ pub async fn enqueue_called(
             insert into due_work (run_id, agent_id, task_id, revision, priority, run_at, trigger,
                                   scheduled_at, expires_at, params, serial, held, concurrency_key,
                                   concurrency_limit, rate_key, rate_limit, rate_period_seconds)
-            select run_id, agent_id, task_id, revision, priority, statement_timestamp(), 'run_now',
-                   scheduled_at, statement_timestamp() + make_interval(secs => expires_after), params,
-                   serial, held, concurrency_key, concurrency_limit, rate_key, rate_limit,
+            select run_id, agent_id, task_id, revision, priority, now, 'run_now', scheduled_at,
+                   now + make_interval(secs => expires_after), params, serial, held, concurrency_key, concurrency_limit, rate_key, rate_limit,
                    rate_period_seconds
             from asked
         ), recorded as (
