@@ -24,7 +24,7 @@ use orchestrator_engine::run::Trigger;
 use orchestrator_engine::store::StoreError;
 use orchestrator_engine::store::queue::{self, Call, Called, NewWork};
 use orchestrator_engine::store::task;
-use orchestrator_engine::streams::{Lifecycle, Streams};
+use orchestrator_engine::streams::Streams;
 use orchestrator_engine::task::{TaskSpec, TaskStatus};
 use serde_json::{Map, Value, json};
 use sqlx::{PgConnection, PgPool};
@@ -32,6 +32,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::client::{self, Client};
 use crate::problem::Problem;
+use crate::state::tell_runs;
 
 /// The most requests of one statement.
 const BATCH: usize = 100;
@@ -131,7 +132,11 @@ impl Writer {
             let (wishes, answers): (Vec<_>, Vec<_>) =
                 batch.drain(..).map(|one| (one.wish, one.answer)).unzip();
             let granted = self.grant_all(&wishes).await;
-            self.tell(&granted);
+            let made = granted.iter().filter_map(|one| match one {
+                Ok(Granted::Queued(queued)) => Some((queued.owner, Some(queued.task), queued.run)),
+                _ => None,
+            });
+            tell_runs(&self.streams, self.clock.now(), "run.queued", made);
             for (answer, granted) in answers.into_iter().zip(granted) {
                 drop(answer.send(granted)); // the caller may be gone
             }
@@ -193,27 +198,6 @@ impl Writer {
             }
         }
         Ok(())
-    }
-
-    /// Wakes workers and tells whoever watches, in one round trip that nobody waits for.
-    fn tell(&self, granted: &[Answer]) {
-        let changes: Vec<_> = granted
-            .iter()
-            .filter_map(|one| match one {
-                Ok(Granted::Queued(queued)) => Some(Lifecycle {
-                    kind: "run.queued",
-                    agent_id: queued.owner,
-                    task_id: Some(queued.task),
-                    run_id: Some(queued.run),
-                    at: self.clock.now(),
-                }),
-                _ => None,
-            })
-            .collect();
-        if !changes.is_empty() {
-            let streams = self.streams.clone();
-            tokio::spawn(async move { streams.queued(&changes).await });
-        }
     }
 }
 

@@ -120,27 +120,13 @@ impl Api {
         self.streams.queued(&[change]).await;
     }
 
-    /// The same of many runs, at once and without waiting.
+    /// The same of many runs: [`tell_runs`].
     pub fn tell_runs(
         &self,
         kind: &'static str,
         runs: impl IntoIterator<Item = (AgentId, Option<TaskId>, RunId)>,
     ) {
-        let at = self.clock.now();
-        let changes: Vec<_> = runs
-            .into_iter()
-            .map(|(agent_id, task_id, run)| Lifecycle {
-                kind,
-                agent_id,
-                task_id,
-                run_id: Some(run),
-                at,
-            })
-            .collect();
-        if !changes.is_empty() {
-            let streams = self.streams.clone();
-            tokio::spawn(async move { streams.queued(&changes).await });
-        }
+        tell_runs(&self.streams, self.clock.now(), kind, runs);
     }
 
     /// [`Api::let_next_in`] for what many runs leave or fill, each task and each owner once.
@@ -211,5 +197,21 @@ impl Api {
     /// 503 when none is free in time, or the database is out of reach.
     pub async fn conn(&self) -> Result<PoolConnection<sqlx::Postgres>, Problem> {
         Ok(self.reach().await?)
+    }
+}
+
+/// Wakes workers and tells whoever watches what became of runs, in one round trip that nobody waits for.
+pub(crate) fn tell_runs(
+    streams: &Streams,
+    at: DateTime<Utc>,
+    kind: &'static str,
+    runs: impl IntoIterator<Item = (AgentId, Option<TaskId>, RunId)>,
+) {
+    let change =
+        |(agent_id, task_id, run)| Lifecycle { kind, agent_id, task_id, run_id: Some(run), at };
+    let changes: Vec<_> = runs.into_iter().map(change).collect();
+    if !changes.is_empty() {
+        let streams = streams.clone();
+        tokio::spawn(async move { streams.queued(&changes).await });
     }
 }

@@ -228,7 +228,7 @@ impl Streams {
         self.call::<String>(&add).await;
     }
 
-    /// Wakes workers for new runs and tells whoever watches of them; one round trip.
+    /// Wakes workers and tells whoever watches what became of runs; one round trip.
     pub async fn queued(&self, changes: &[Lifecycle]) {
         let mut wake = redis::pipe();
         wake.add_command(hint(WORK)).ignore();
