@@ -120,7 +120,7 @@ impl Api {
         self.streams.queued(&[change]).await;
     }
 
-    /// The same of many runs: [`tell_runs`].
+    /// The same of many runs, in one round trip that nobody waits for.
     pub fn tell_runs(
         &self,
         kind: &'static str,
