@@ -14,8 +14,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use orchestrator_engine::agent::Agent;
 use orchestrator_engine::id::AgentId;
-use orchestrator_engine::store::{agent, idempotency};
+use orchestrator_engine::store::idempotency;
 
+use crate::callers::Recognised;
 use crate::client::Client;
 use crate::frame::RequestId;
 use crate::limits;
@@ -176,18 +177,17 @@ pub async fn authenticate(State(api): State<Api>, mut request: Request, next: Ne
         Some(secret) => recognise_feed(&api, &secret).await,
         None => recognise(&api, request.headers()).await,
     };
-    let agent = match known {
-        Ok(agent) => agent,
+    let (agent, decision) = match known {
+        Ok(known) => known,
         Err(problem) => return failed(&api, client, problem).into_response(),
     };
-    let decision = limits::count_agent(&api, agent.id).await;
     let mut response = match &decision {
         Some(decision) if !decision.allowed => {
             api.metrics.api().refused.with_label_values(&["rate_limited"]).inc();
             Problem::rate_limited(decision.retry_after).into_response()
         }
         _ => {
-            request.extensions_mut().insert(Identity(Arc::new(agent)));
+            request.extensions_mut().insert(Identity(agent));
             next.run(request).await
         }
     };
@@ -209,7 +209,7 @@ pub(crate) fn failed(api: &Api, client: Option<Client>, problem: Problem) -> Pro
     if decision.allowed { problem } else { Problem::rate_limited(decision.retry_after) }
 }
 
-async fn recognise(api: &Api, headers: &HeaderMap) -> Result<Agent, Problem> {
+async fn recognise(api: &Api, headers: &HeaderMap) -> Result<Recognised, Problem> {
     let Some(value) = headers.get(header::AUTHORIZATION) else {
         return Err(Problem::unauthorized("send Authorization: Bearer <key or token>"));
     };
@@ -219,20 +219,21 @@ async fn recognise(api: &Api, headers: &HeaderMap) -> Result<Agent, Problem> {
     if !scheme.eq_ignore_ascii_case("bearer") || secret.is_empty() || secret.len() > SECRET_MAX {
         return Err(Problem::unauthorized("send Authorization: Bearer <key or token>"));
     }
-    let mut conn = api.conn().await?;
-    let caller = agent::authenticate(&mut conn, secret, api.clock.now()).await?;
-    caller.map(|caller| caller.agent).ok_or_else(Problem::invalid_token)
+    api.callers.ask(secret.to_owned()).await?
 }
 
 /// Whoever made the feed token; it opens nothing but what [`feed::secret`] looks at.
-async fn recognise_feed(api: &Api, secret: &str) -> Result<Agent, Problem> {
+async fn recognise_feed(api: &Api, secret: &str) -> Result<Recognised, Problem> {
     let mut conn = api.conn().await?;
     let found = if secret.len() > SECRET_MAX {
         None
     } else {
         orchestrator_engine::store::feed::authenticate(&mut conn, secret).await?
     };
-    found.ok_or_else(Problem::invalid_token)
+    drop(conn);
+    let agent = found.ok_or_else(Problem::invalid_token)?;
+    let decision = api.agent_limits.count(&[agent.id]).await.pop().flatten();
+    Ok((Arc::new(agent), decision))
 }
 
 #[cfg(test)]

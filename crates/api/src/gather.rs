@@ -1,8 +1,6 @@
-//! Runs that are asked for at once come into the queue together.
-//!
-//! While one statement is on, the next requests gather; a lone request goes at once. So many callers
-//! cost the database hardly more than one. Each request is answered when its run is durable, or with
-//! its own refusal; one that the database refuses does not take its neighbours with it.
+//! Runs that are asked for at once come into the queue together ([`crate::together`]). Each request is
+//! answered when its run is durable, or with its own refusal; one that the database refuses does not take
+//! its neighbours with it.
 //!
 //! A run is made of the task as it was when it was called last; the statement adds it only while that
 //! is still true ([`queue::enqueue_called`]), and otherwise says what the task has become.
@@ -28,16 +26,12 @@ use orchestrator_engine::streams::Streams;
 use orchestrator_engine::task::{TaskSpec, TaskStatus};
 use serde_json::{Map, Value, json};
 use sqlx::{PgConnection, PgPool};
-use tokio::sync::{mpsc, oneshot};
 
 use crate::client::{self, Client};
 use crate::problem::Problem;
 use crate::state::tell_runs;
+use crate::together::{Batched, KeptConnection};
 
-/// The most requests of one statement.
-const BATCH: usize = 100;
-/// Requests that may wait for their statement; beyond that, they wait to be heard.
-const WAITING_MAX: usize = 1_000;
 /// How often a task that is being changed is looked at for one wish.
 const LOOKS_MAX: usize = 5;
 /// So many tasks are remembered.
@@ -86,61 +80,41 @@ pub struct Queued {
 
 type Answer = Result<Granted, Problem>;
 
-struct Waiting {
-    wish: Wish,
-    answer: oneshot::Sender<Answer>,
-}
-
-/// The door through which wishes come in. Clones share it; it closes when the last is dropped.
-#[derive(Clone)]
-pub struct Gather(mpsc::Sender<Waiting>);
-
-impl Gather {
-    /// Starts the task that writes.
-    #[must_use]
-    pub fn start(pool: PgPool, streams: Streams, clock: Arc<dyn Clock>) -> Self {
-        let (sender, receiver) = mpsc::channel(WAITING_MAX);
-        let writer = Writer { pool, streams, clock, seen: Seen::default() };
-        tokio::spawn(writer.run(receiver));
-        Self(sender)
-    }
-
-    /// Puts the run into the queue, with the record of who asked for it.
-    ///
-    /// # Errors
-    ///
-    /// 404, 409 and 422 as for any request that names a task and parameters; 503 without a database.
-    pub async fn grant(&self, wish: Wish) -> Answer {
-        let (answer, answered) = oneshot::channel();
-        // Either fails only when the task that writes has panicked.
-        self.0.send(Waiting { wish, answer }).await.map_err(|_| Problem::internal())?;
-        answered.await.unwrap_or_else(|_| Err(Problem::internal()))
-    }
-}
-
-struct Writer {
-    pool: PgPool,
+/// The work of granting wishes.
+pub struct Gather {
+    conn: KeptConnection,
     streams: Streams,
     clock: Arc<dyn Clock>,
     seen: Seen,
 }
 
-impl Writer {
-    async fn run(self, mut waiting: mpsc::Receiver<Waiting>) {
-        let mut batch = Vec::with_capacity(BATCH);
-        while waiting.recv_many(&mut batch, BATCH).await > 0 {
-            let (wishes, answers): (Vec<_>, Vec<_>) =
-                batch.drain(..).map(|one| (one.wish, one.answer)).unzip();
-            let granted = self.grant_all(&wishes).await;
-            let made = granted.iter().filter_map(|one| match one {
-                Ok(Granted::Queued(queued)) => Some((queued.owner, Some(queued.task), queued.run)),
-                _ => None,
-            });
-            tell_runs(&self.streams, self.clock.now(), "run.queued", made);
-            for (answer, granted) in answers.into_iter().zip(granted) {
-                drop(answer.send(granted)); // the caller may be gone
-            }
-        }
+impl Batched for Gather {
+    type Asked = Wish;
+    /// Errors: 404, 409 and 422 as for any request that names a task and parameters; 503 without a
+    /// database.
+    type Answer = Answer;
+
+    /// Puts the runs into the queue, with the record of who asked for them.
+    async fn answer(&self, wishes: Vec<Wish>) -> Vec<Answer> {
+        let granted = self.grant_all(&wishes).await;
+        let made = granted.iter().filter_map(|one| match one {
+            Ok(Granted::Queued(queued)) => Some((queued.owner, Some(queued.task), queued.run)),
+            _ => None,
+        });
+        tell_runs(&self.streams, self.clock.now(), "run.queued", made);
+        granted
+    }
+
+    fn rest(&self) {
+        self.conn.let_go();
+    }
+}
+
+impl Gather {
+    /// With no task seen yet.
+    #[must_use]
+    pub fn new(pool: PgPool, streams: Streams, clock: Arc<dyn Clock>) -> Self {
+        Self { conn: KeptConnection::new(pool), streams, clock, seen: Seen::default() }
     }
 
     /// Grants a batch; where the database refuses it, each alone, so that only the one that is at fault
@@ -164,8 +138,14 @@ impl Writer {
     /// Answers the wishes that have no answer. One statement does it while the tasks are as they were when
     /// we saw them last; those that are not are looked at again.
     async fn write(&self, open: &mut [Open<'_>]) -> Result<(), StoreError> {
-        let mut conn =
-            self.pool.acquire().await.map_err(StoreError::while_trying("get a connection"))?;
+        self.conn.with(async |conn| self.write_on(conn, open).await).await
+    }
+
+    async fn write_on(
+        &self,
+        conn: &mut PgConnection,
+        open: &mut [Open<'_>],
+    ) -> Result<(), StoreError> {
         for one in open.iter_mut().filter(|one| one.answer.is_none()) {
             // What is refused by what we saw may be granted by what is there now.
             one.run = self.seen.get(one.wish).and_then(|seen| seen.run(one.wish).ok().flatten());
@@ -176,7 +156,7 @@ impl Writer {
                 break;
             }
             let calls = asked.iter_mut().map(|one| one.call()).collect();
-            let found = queue::enqueue_called(&mut conn, calls).await?;
+            let found = queue::enqueue_called(conn, calls).await?;
             for (one, found) in asked.into_iter().zip(found) {
                 let called = match found {
                     Ok(called) => called,
@@ -189,7 +169,7 @@ impl Writer {
                     one.answer = one.queued.map(|queued| Ok(Granted::Queued(queued)));
                     continue;
                 }
-                let seen = self.seen.look(&mut conn, one.wish, called).await?;
+                let seen = self.seen.look(conn, one.wish, called).await?;
                 match seen.run(one.wish) {
                     Ok(Some(run)) => one.run = Some(run),
                     Ok(None) => one.answer = Some(Ok(Granted::Alone)),

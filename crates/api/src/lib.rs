@@ -9,6 +9,7 @@
 
 pub mod auth;
 pub mod body;
+pub mod callers;
 pub mod change;
 pub mod client;
 pub mod door;
@@ -21,6 +22,7 @@ pub mod problem;
 pub mod read;
 pub mod routes;
 pub mod state;
+pub mod together;
 mod trace;
 
 use std::net::SocketAddr;

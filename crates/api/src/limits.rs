@@ -1,12 +1,14 @@
 //! Rate limits: of an agent, together with all other replicas as long as Redis is there; of a client
 //! that fails to say who it is, in this process alone.
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use lru::LruCache;
+use orchestrator_engine::clock::Clock;
 use orchestrator_engine::id::AgentId;
-use orchestrator_engine::streams::{Decision, decide_rate};
+use orchestrator_engine::streams::{Decision, Streams, decide_rate};
 
 use crate::client::{self, Client};
 use crate::problem::whole_seconds;
@@ -41,16 +43,48 @@ impl LocalLimits {
     }
 }
 
-/// Counts a request of `agent`. `None` when there is no limit.
-pub async fn count_agent(api: &Api, agent: AgentId) -> Option<Decision> {
-    let per_minute = api.options.rate_limit_per_minute;
-    if per_minute == 0 {
-        return None;
+/// The limit of every agent.
+pub struct AgentLimits {
+    /// Requests a minute; 0: no limit.
+    pub per_minute: u32,
+    /// Where replicas count together.
+    pub streams: Streams,
+    /// For as long as they cannot.
+    pub local: Arc<LocalLimits>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl AgentLimits {
+    /// Counts requests that come at once, each from one of `agents`, in their order. Returns whether each
+    /// may go on; `None`: there is no limit.
+    pub async fn count(&self, agents: &[AgentId]) -> Vec<Option<Decision>> {
+        if self.per_minute == 0 || agents.is_empty() {
+            return vec![None; agents.len()];
+        }
+        let mut counts: Vec<(String, usize)> = Vec::new();
+        let mut places = HashMap::new();
+        for agent in agents {
+            let place = *places.entry(agent).or_insert_with(|| {
+                counts.push((format!("agent:{agent}"), 0));
+                counts.len() - 1
+            });
+            counts[place].1 += 1;
+        }
+        let decisions = match self.streams.rate_limits(&counts, self.per_minute).await {
+            Some(decisions) => decisions,
+            None => self.count_alone(counts),
+        };
+        let mut decisions: Vec<_> = decisions.into_iter().map(Vec::into_iter).collect();
+        agents.iter().map(|agent| decisions[places[agent]].next()).collect()
     }
-    let key = format!("agent:{agent}");
-    match api.streams.rate_limit(&key, per_minute).await {
-        Some(decision) => Some(decision),
-        None => Some(api.limits.count(key, api.clock.now().timestamp_micros(), per_minute)),
+
+    fn count_alone(&self, counts: Vec<(String, usize)>) -> Vec<Vec<Decision>> {
+        let now_us = self.clock.now().timestamp_micros();
+        let of_one = |(key, count): (String, usize)| {
+            (0..count).map(|_| self.local.count(key.clone(), now_us, self.per_minute)).collect()
+        };
+        counts.into_iter().map(of_one).collect()
     }
 }
 

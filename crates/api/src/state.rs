@@ -17,9 +17,11 @@ use serde_json::{Map, Value, json};
 use sqlx::PgPool;
 use sqlx::pool::PoolConnection;
 
+use crate::callers::Callers;
 use crate::gather::Gather;
-use crate::limits::LocalLimits;
+use crate::limits::{AgentLimits, LocalLimits};
 use crate::problem::Problem;
+use crate::together::Together;
 
 /// What can be set about the API.
 #[derive(Clone, Debug)]
@@ -72,14 +74,28 @@ pub struct Api {
     pub started_at: DateTime<Utc>,
     /// Rate limits of this process alone.
     pub limits: Arc<LocalLimits>,
+    /// Rate limits of agents.
+    pub agent_limits: Arc<AgentLimits>,
+    /// Where callers are recognised together.
+    pub callers: Together<Callers>,
     /// Where runs that are asked for come in together.
-    pub gather: Gather,
+    pub gather: Together<Gather>,
 }
 
 impl Api {
     /// The state of a service that was handed `ctx`.
     #[must_use]
     pub fn new(ctx: &Context) -> Self {
+        let (pool, streams, clock) = (&ctx.pool, &ctx.streams, &ctx.clock);
+        let limits = Arc::new(LocalLimits::default());
+        let agent_limits = Arc::new(AgentLimits {
+            per_minute: ctx.settings.api.rate_limit_per_minute,
+            streams: streams.clone(),
+            local: Arc::clone(&limits),
+            clock: Arc::clone(clock),
+        });
+        let callers = Callers::new(pool.clone(), Arc::clone(clock), Arc::clone(&agent_limits));
+        let gather = Gather::new(pool.clone(), streams.clone(), Arc::clone(clock));
         Self {
             pool: ctx.pool.clone(),
             clock: Arc::clone(&ctx.clock),
@@ -96,8 +112,10 @@ impl Api {
                 data_max_bytes: ctx.settings.run_data_max_bytes,
             },
             started_at: ctx.started_at,
-            limits: Arc::new(LocalLimits::default()),
-            gather: Gather::start(ctx.pool.clone(), ctx.streams.clone(), Arc::clone(&ctx.clock)),
+            limits,
+            agent_limits,
+            callers: Together::start(callers),
+            gather: Together::start(gather),
         }
     }
 

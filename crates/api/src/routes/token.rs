@@ -146,6 +146,6 @@ async fn recognise(api: &Api, asked: &TokenRequest) -> Result<Option<Caller>, Pr
         return Ok(None);
     }
     let mut conn = api.conn().await?;
-    let found = agent::authenticate(&mut conn, secret, api.clock.now()).await?;
+    let found = agent::authenticate(&mut conn, &[secret], api.clock.now()).await?.pop().flatten();
     Ok(found.filter(|caller| caller.agent.name == *id || caller.agent.id.to_string() == *id))
 }

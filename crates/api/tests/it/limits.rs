@@ -33,6 +33,28 @@ async fn replicas_count_an_agents_requests_together() {
     }
 }
 
+/// They are recognised and counted together.
+#[tokio::test]
+async fn of_requests_that_come_at_once_each_has_its_own_answer() {
+    let api = TestApi::with(&[("API_RATE_LIMIT", "4")]).await; // making the agent takes two
+    let other = api.agent("other", &["tasks:read"]).await;
+    let keys =
+        [ADMIN_KEY, "orc_guess", &other, ADMIN_KEY, &other, "orc_guess", ADMIN_KEY, ADMIN_KEY];
+
+    let asked = keys.map(|key| api.send(request("GET", "/tools", key, &Value::Null)));
+    let replies = futures::future::join_all(asked).await;
+
+    let statuses: Vec<_> = replies.iter().map(|reply| reply.status.as_u16()).collect();
+    let of = |key| {
+        keys.iter().zip(&statuses).filter(move |(sent, _)| **sent == key).map(|(_, status)| *status)
+    };
+    let mut of_admin: Vec<_> = of(ADMIN_KEY).collect();
+    of_admin.sort_unstable();
+    assert_eq!(of_admin, [200, 200, 429, 429]);
+    assert!(of("orc_guess").all(|status| status == 401), "{statuses:?}");
+    assert!(of(&other).all(|status| status == 200), "{statuses:?}");
+}
+
 /// Nothing listens at this port: every process counts for itself, by its own clock.
 #[tokio::test]
 async fn without_redis_each_replica_counts_for_itself() {

@@ -31,9 +31,9 @@ async fn a_request_is_given_up_and_its_connection_with_it() {
     }
 }
 
-/// They share a transaction, and so one that hangs would keep all others waiting for ever.
+/// Those that come at once share a connection, and so one that hangs would keep all others waiting for ever.
 #[tokio::test]
-async fn runs_that_are_asked_for_together_are_given_up_together() {
+async fn requests_that_come_together_are_given_up_together() {
     let api = TestApi::new().await;
     let made = api.post("/tasks", task("Later")).await.expect(201).str("/id");
     let (network, url) = api.db.behind_network().await;
@@ -43,12 +43,17 @@ async fn runs_that_are_asked_for_together_are_given_up_together() {
 
     network.fall_silent(&pool).await;
     tokio::time::pause();
-    let refused = tokio::join!(send_to(&app, start()), send_to(&app, start()));
+    let refused = [
+        tokio::join!(send_to(&app, start()), send_to(&app, start())),
+        tokio::join!(send_to(&app, start()), send_to(&app, start())), // on the other connection
+    ];
     tokio::time::resume();
     network.come_back();
     let started = send_to(&app, start()).await;
 
-    refused.0.expect(503);
-    refused.1.expect(503);
+    for (one, other) in refused {
+        one.expect(503);
+        other.expect(503);
+    }
     started.expect(202);
 }

@@ -342,7 +342,7 @@ pub async fn revoke_key(
     Ok(row)
 }
 
-/// Who `secret` belongs to, whether it is a key or an access token; `None` when nobody: it is
+/// Who each of `secrets` belongs to, whether it is a key or an access token; `None` when nobody: it is
 /// unknown, revoked or expired, or its agent is disabled.
 ///
 /// # Errors
@@ -350,28 +350,31 @@ pub async fn revoke_key(
 /// [`StoreError::Database`].
 pub async fn authenticate(
     conn: &mut PgConnection,
-    secret: &str,
+    secrets: &[&str],
     now: DateTime<Utc>,
-) -> Result<Option<Caller>, StoreError> {
-    let found = sqlx::query!(
+) -> Result<Vec<Option<Caller>>, StoreError> {
+    let hashes: Vec<_> = secrets.iter().map(|secret| hash(secret)).collect();
+    let rows = sqlx::query!(
         r#"
-        select agent.id as "id: AgentId", agent.name, agent.scopes, agent_key.id as "key_id: KeyId"
-        from agent_key join agent on agent.id = agent_key.agent_id
-        where agent_key.id = coalesce(
-                (select id from agent_key where hash = $1),
-                (select key_id from access_token where hash = $1 and expires_at > $2))
-          and agent_key.revoked_at is null and agent.disabled_at is null
+        select place as "place!", agent_id as "id!: AgentId", name as "name!", scopes as "scopes!",
+               key_id as "key_id!: KeyId"
+        from recognise($1, $2)
         "#,
-        hash(secret),
+        &hashes,
         now,
     )
-    .fetch_optional(conn)
+    .fetch_all(conn)
     .await
-    .map_err(StoreError::while_trying("recognise a caller"))?;
-    Ok(found.map(|row| Caller {
-        agent: Agent { id: row.id, name: row.name, scopes: row.scopes },
-        key_id: row.key_id,
-    }))
+    .map_err(StoreError::while_trying("recognise callers"))?;
+    let mut callers = vec![None; secrets.len()];
+    for row in rows {
+        let place = usize::try_from(row.place - 1).unwrap_or(usize::MAX);
+        if let Some(caller) = callers.get_mut(place) {
+            let agent = Agent { id: row.id, name: row.name, scopes: row.scopes };
+            *caller = Some(Caller { agent, key_id: row.key_id });
+        }
+    }
+    Ok(callers)
 }
 
 /// Makes an access token from a key; it is good for `lifetime`. Returns what the agent sends.

@@ -253,13 +253,28 @@ impl Streams {
         self.pipe(&set).await;
     }
 
-    /// Counts a request of `key` against `per_minute`, together with all other replicas. `None`:
-    /// Redis is away.
-    pub async fn rate_limit(&self, key: &str, per_minute: u32) -> Option<Decision> {
-        let mut eval = redis::cmd("EVAL");
-        eval.arg(rate::SCRIPT).arg(1).arg(format!("orchestrator:rate:{key}")).arg(per_minute);
-        let (allowed, tat_in_us): (bool, i64) = self.call(&eval).await?;
-        Some(Decision::new(allowed, tat_in_us, per_minute))
+    /// Counts requests that come at once, so many of each key, against `per_minute`, together with all other
+    /// replicas. Returns the decisions for each key. `None`: Redis is away.
+    pub async fn rate_limits(
+        &self,
+        requests: &[(String, usize)],
+        per_minute: u32,
+    ) -> Option<Vec<Vec<Decision>>> {
+        let mut evals = redis::pipe();
+        for (key, count) in requests {
+            let eval = evals.cmd("EVAL").arg(rate::SCRIPT).arg(1);
+            eval.arg(format!("orchestrator:rate:{key}")).arg(per_minute).arg(*count);
+        }
+        let mut connection = self.connection().await?;
+        let answer = evals.query_async::<Vec<(usize, i64)>>(&mut connection).await;
+        let counted = requests.iter().zip(self.note(answer)?);
+        Some(
+            counted
+                .map(|((_, count), (allowed, tat_in_us))| {
+                    Decision::of_many(*count, allowed, tat_in_us, per_minute)
+                })
+                .collect(),
+        )
     }
 
     /// Runs one command. `None`: Redis is away.

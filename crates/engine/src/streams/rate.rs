@@ -6,19 +6,21 @@ use std::time::Duration;
 /// The window in which `per_minute` requests may come, at once or spread.
 const WINDOW_US: i64 = 60_000_000;
 
-/// KEYS[1] = key, ARGV[1] = requests a minute. Answers {allowed 0|1, TAT - now in µs}; Redis' clock
-/// counts, so that replicas agree.
+/// KEYS[1] = key, ARGV[1] = requests a minute, ARGV[2] = how many come at once. Answers {how many of them are
+/// allowed, TAT - now in µs before them}; Redis' clock counts, so that replicas agree.
 pub(super) const SCRIPT: &str = r"
-local window = 60000000
-local interval = window / tonumber(ARGV[1])
+local window, quota = 60000000, tonumber(ARGV[1])
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local tat = tonumber(redis.call('GET', KEYS[1]) or now)
 if tat < now then tat = now end
-local ahead = tat + interval - now
-if ahead > window then return {0, math.floor(tat - now)} end
-redis.call('SET', KEYS[1], string.format('%.0f', tat + interval), 'PX', math.ceil(ahead / 1000) + 1)
-return {1, math.floor(ahead)}
+local room = math.floor((window - (tat - now)) * quota / window)
+local allowed = math.min(tonumber(ARGV[2]), room)
+if allowed > 0 then
+    local after = tat + allowed * window / quota
+    redis.call('SET', KEYS[1], string.format('%.0f', after), 'PX', math.ceil((after - now) / 1000) + 1)
+end
+return {allowed, math.floor(tat - now)}
 ";
 
 /// Whether a request may go on, and what to tell the caller.
@@ -35,7 +37,23 @@ pub struct Decision {
 }
 
 impl Decision {
-    pub(super) fn new(allowed: bool, tat_in_us: i64, per_minute: u32) -> Self {
+    /// Those of `count` requests that came at once, of which the first `allowed` may go on: the answer of
+    /// [`SCRIPT`].
+    pub(super) fn of_many(
+        count: usize,
+        allowed: usize,
+        tat_in_us: i64,
+        per_minute: u32,
+    ) -> Vec<Self> {
+        let interval_us = WINDOW_US / i64::from(per_minute.max(1));
+        let after =
+            |requests| tat_in_us + interval_us * i64::try_from(requests).unwrap_or(i64::MAX);
+        (1..=count)
+            .map(|nth| Self::new(nth <= allowed, after(nth.min(allowed)), per_minute))
+            .collect()
+    }
+
+    fn new(allowed: bool, tat_in_us: i64, per_minute: u32) -> Self {
         let interval_us = WINDOW_US / i64::from(per_minute.max(1));
         let room_us = (WINDOW_US - tat_in_us).max(0);
         let micros = |us: i64| Duration::from_micros(u64::try_from(us).unwrap_or(0));
@@ -68,6 +86,20 @@ pub fn decide(tat_us: i64, now_us: i64, per_minute: u32) -> (Decision, i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_requests_that_come_at_once_each_has_the_decision_that_it_would_have_had_alone() {
+        let before = decide(0, 0, 3).1;
+
+        let (mut kept, mut alone) = (before, Vec::new());
+        for _ in 0..4 {
+            let (decision, next) = decide(kept, 0, 3);
+            kept = next;
+            alone.push(decision);
+        }
+
+        assert_eq!(Decision::of_many(4, 2, before, 3), alone);
+    }
 
     #[test]
     fn a_quota_is_used_up_and_comes_back_evenly() {

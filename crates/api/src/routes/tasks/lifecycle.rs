@@ -62,7 +62,7 @@ pub(super) async fn run_now(
             params: sent.body.params.clone(),
             at: api.clock.now(),
         };
-        if let Granted::Queued(queued) = api.gather.grant(wish).await? {
+        if let Granted::Queued(queued) = api.gather.ask(wish).await?? {
             trace::made(&api, queued.run, Some(queued.task), Trigger::RunNow);
             if queued.waits {
                 api.let_next_in(queued.owner, None).await;

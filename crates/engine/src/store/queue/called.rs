@@ -70,59 +70,13 @@ pub async fn enqueue_called(
             details.push(call.detail);
         }
     }
-    // Locked in the order of the ids, so that two who name several of the same tasks wait for each other
-    // in one direction. What a statement that changes a task leaves behind is what is looked at here, and
-    // the present begins behind that wait: workers look for what became due a moment ago.
     let rows = sqlx::query_as!(
         Row,
         r#"
-        with found as (
-            select n.place, task.id
-            from unnest($1::uuid[], $2::text[], $3::uuid[])
-                 with ordinality as n(id, name, owner, place)
-            cross join lateral (
-                select t.id from task t
-                where t.id = n.id and (n.owner is null or t.agent_id = n.owner)
-                union all
-                (select t.id from task t
-                 where n.id is null and t.name = n.name and t.status <> 'canceled'
-                   and (n.owner is null or t.agent_id = n.owner)
-                 limit 2)
-            ) as task
-        ), held as materialized (
-            select found.place, t.id, t.agent_id, t.status, t.revision
-            from found join task t on t.id = found.id
-            order by t.id
-            for key share of t
-        ), asked as materialized (
-            select w.*, held.agent_id, clock_timestamp() as now
-            from unnest($4::bigint[], $5::uuid[], $6::uuid[], $7::int[], $8::smallint[],
-                        $9::timestamptz[], $10::float8[], $11::jsonb[], $12::bool[], $13::text[],
-                        $14::text[], $15::int[], $16::text[], $17::int[], $18::int[], $19::uuid[],
-                        $20::text[], $21::jsonb[])
-                 as w(place, run_id, task_id, revision, priority, scheduled_at, expires_after, params,
-                      serial, held, concurrency_key, concurrency_limit, rate_key, rate_limit,
-                      rate_period_seconds, caller, request_id, detail)
-            join held on held.place = w.place and held.id = w.task_id
-                     and held.revision = w.revision and held.status <> 'canceled'
-            where not exists (select from held as twin where twin.place = w.place and twin.id <> w.task_id)
-        ), queued as (
-            insert into due_work (run_id, agent_id, task_id, revision, priority, run_at, trigger,
-                                  scheduled_at, expires_at, params, serial, held, concurrency_key,
-                                  concurrency_limit, rate_key, rate_limit, rate_period_seconds)
-            select run_id, agent_id, task_id, revision, priority, now, 'run_now', scheduled_at,
-                   now + make_interval(secs => expires_after), params, serial, held, concurrency_key, concurrency_limit, rate_key, rate_limit,
-                   rate_period_seconds
-            from asked
-        ), recorded as (
-            insert into audit_log (at, agent_id, action, object_kind, object_id, request_id, detail)
-            select scheduled_at, caller, 'task.run_now', 'task', task_id::text, request_id, detail
-            from asked
-        )
-        select held.place as "place!", held.id as "id!: TaskId", held.agent_id as "agent_id!: AgentId",
-               held.status as "status!", held.revision as "revision!",
-               asked.run_id is not null as "is_queued!"
-        from held left join asked on asked.place = held.place
+        select place as "place!", id as "id!: TaskId", agent_id as "agent_id!: AgentId",
+               status as "status!", revision as "revision!", is_queued as "is_queued!"
+        from enqueue_called($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
+                            $17, $18, $19, $20, $21)
         "#,
         &ids as &[Option<uuid::Uuid>],
         &references as &[&str],
