@@ -1,6 +1,6 @@
 //! Taking runs out of the queue: [`QueueView::take`].
 //!
-//! Two steps. `take_due` (migration 0009) chooses runs and writes one row that leases them all; it is
+//! Two steps. `take_due` (migration 0016) chooses runs and writes one row that leases them all; it is
 //! the only thing that takers do one at a time. Then the rows are read. A taker remembers what it saw
 //! (which leases are live, which lanes there are, how far each is empty), so that it never reads dead
 //! rows twice; what it remembers is a hint, and a fresh [`QueueView`] finds the same runs.
@@ -306,11 +306,11 @@ async fn read_rows(conn: &mut PgConnection, batch: &Batch) -> Result<Vec<Row>, S
                w.task_id as "task_id: TaskId", w.revision, w.attempt, w.lapses, w.trigger,
                w.nominal_at, w.scheduled_at, w.params, w.event, w.definition, w.last_error,
                w.priority, w.serial, w.concurrency_key,
-               extract(epoch from now() - w.run_at)::float8 as "waited!",
+               date_part('epoch', now() - w.run_at) as "waited!",
                (w.started_at is null and w.expires_at <= now()) is true as "expired!",
                w.cancel_requested_at is not null as "cancel_requested!",
                w.started_at is not null as "was_started!",
-               w.xmax::text <> '0' as "touched!", w.held is null and w.run_at <= clock_timestamp() as "is_due!"
+               w.xmax <> '0'::xid as "touched!", w.held is null and w.run_at <= clock_timestamp() as "is_due!"
         from unnest($1::uuid[]) with ordinality as chosen(run_id, place)
         join due_work w using (run_id)
         order by chosen.place
