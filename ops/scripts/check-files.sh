@@ -51,7 +51,9 @@ fi
 # Compose says what it would do without the files of secrets and without a daemon.
 for compose in docker-compose.yml docker-compose.*.yml; do
     if ! [ -f "$compose" ] || [ "$compose" = docker-compose.override.yml ]; then continue; fi
-    if [ "$compose" = docker-compose.yml ]; then
+    if ! docker compose version >/dev/null 2>&1; then # Docker may be here without it
+        echo "skipped: no docker compose ($compose)"
+    elif [ "$compose" = docker-compose.yml ]; then
         check "$compose" docker docker compose --profile '*' -f "$compose" config --quiet
     else
         check "$compose" docker docker compose --profile '*' -f docker-compose.yml -f "$compose" config --quiet
