@@ -19,7 +19,6 @@ use orchestrator_engine::store::idempotency;
 use crate::callers::Recognised;
 use crate::client::Client;
 use crate::frame::RequestId;
-use crate::limits;
 use crate::problem::Problem;
 use crate::routes::feed;
 use crate::state::Api;
@@ -192,8 +191,7 @@ pub async fn authenticate(State(api): State<Api>, mut request: Request, next: Ne
         }
     };
     if let Some(decision) = &decision {
-        let per_minute = api.options.rate_limit_per_minute;
-        limits::write_headers(response.headers_mut(), decision, per_minute);
+        api.limits.write_headers(response.headers_mut(), decision);
     }
     response
 }
@@ -203,7 +201,7 @@ pub(crate) fn failed(api: &Api, client: Option<Client>, problem: Problem) -> Pro
     if problem.status() != axum::http::StatusCode::UNAUTHORIZED {
         return problem;
     }
-    let decision = limits::count_failure(api, client);
+    let decision = api.limits.count_failure(client);
     let reason = if decision.allowed { "unauthorized" } else { "rate_limited" };
     api.metrics.api().refused.with_label_values(&[reason]).inc();
     if decision.allowed { problem } else { Problem::rate_limited(decision.retry_after) }
@@ -232,7 +230,7 @@ async fn recognise_feed(api: &Api, secret: &str) -> Result<Recognised, Problem> 
     };
     drop(conn);
     let agent = found.ok_or_else(Problem::invalid_token)?;
-    let decision = api.agent_limits.count(&[agent.id]).await.pop().flatten();
+    let decision = api.limits.count_agents(&[agent.id]).await.pop().flatten();
     Ok((Arc::new(agent), decision))
 }
 

@@ -11,7 +11,7 @@ use orchestrator_engine::store::{StoreError, agent};
 use orchestrator_engine::streams::Decision;
 use sqlx::PgPool;
 
-use crate::limits::AgentLimits;
+use crate::limits::Limits;
 use crate::problem::Problem;
 use crate::together::{Batched, KeptConnection};
 
@@ -22,13 +22,13 @@ pub type Recognised = (Arc<Agent>, Option<Decision>);
 pub struct Callers {
     conn: KeptConnection,
     clock: Arc<dyn Clock>,
-    limits: Arc<AgentLimits>,
+    limits: Arc<Limits>,
 }
 
 impl Callers {
     /// Counts their requests against `limits`.
     #[must_use]
-    pub fn new(pool: PgPool, clock: Arc<dyn Clock>, limits: Arc<AgentLimits>) -> Self {
+    pub fn new(pool: PgPool, clock: Arc<dyn Clock>, limits: Arc<Limits>) -> Self {
         Self { conn: KeptConnection::new(pool), clock, limits }
     }
 
@@ -61,7 +61,7 @@ impl Batched for Callers {
         let agents: Vec<_> =
             secrets.iter().map(|secret| found.get(secret.as_str()).cloned().flatten()).collect();
         let known: Vec<_> = agents.iter().flatten().map(|agent| agent.id).collect();
-        let mut decisions = self.limits.count(&known).await.into_iter();
+        let mut decisions = self.limits.count_agents(&known).await.into_iter();
         let recognised = agents.into_iter().map(|agent| {
             let agent = agent.ok_or_else(Problem::invalid_token)?;
             Ok((agent, decisions.next().flatten()))

@@ -12,7 +12,6 @@ use orchestrator_engine::streams::{Decision, Streams, decide_rate};
 
 use crate::client::{self, Client};
 use crate::problem::whole_seconds;
-use crate::state::Api;
 
 /// How often a minute one address (of IPv6: one network) may fail to say who it is.
 pub const FAILURES_PER_MINUTE: u32 = 60;
@@ -24,41 +23,27 @@ const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 /// What the quota is (the same draft, §3).
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// Limits kept in this process.
-pub struct LocalLimits(Mutex<LruCache<String, i64>>);
-
-impl Default for LocalLimits {
-    fn default() -> Self {
-        Self(Mutex::new(LruCache::new(REMEMBERED)))
-    }
-}
-
-impl LocalLimits {
-    fn count(&self, key: String, now_us: i64, per_minute: u32) -> Decision {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = kept.get(&key).copied().unwrap_or(0);
-        let (decision, after) = decide_rate(before, now_us, per_minute);
-        kept.put(key, after);
-        decision
-    }
-}
-
-/// The limit of every agent.
-pub struct AgentLimits {
-    /// Requests a minute; 0: no limit.
-    pub per_minute: u32,
+/// What is counted, and against what.
+pub struct Limits {
+    /// Requests a minute of an agent; 0: no limit.
+    per_minute: u32,
     /// Where replicas count together.
-    pub streams: Streams,
-    /// For as long as they cannot.
-    pub local: Arc<LocalLimits>,
-    /// The time.
-    pub clock: Arc<dyn Clock>,
+    streams: Streams,
+    clock: Arc<dyn Clock>,
+    /// The counts of this process alone.
+    local: Mutex<LruCache<String, i64>>,
 }
 
-impl AgentLimits {
+impl Limits {
+    /// With nothing counted yet. `per_minute` requests of each agent may come; 0: any number.
+    #[must_use]
+    pub fn new(per_minute: u32, streams: Streams, clock: Arc<dyn Clock>) -> Self {
+        Self { per_minute, streams, clock, local: Mutex::new(LruCache::new(REMEMBERED)) }
+    }
+
     /// Counts requests that come at once, each from one of `agents`, in their order. Returns whether each
     /// may go on; `None`: there is no limit.
-    pub async fn count(&self, agents: &[AgentId]) -> Vec<Option<Decision>> {
+    pub async fn count_agents(&self, agents: &[AgentId]) -> Vec<Option<Decision>> {
         if self.per_minute == 0 || agents.is_empty() {
             return vec![None; agents.len()];
         }
@@ -80,32 +65,40 @@ impl AgentLimits {
     }
 
     fn count_alone(&self, counts: Vec<(String, usize)>) -> Vec<Vec<Decision>> {
-        let now_us = self.clock.now().timestamp_micros();
         let of_one = |(key, count): (String, usize)| {
-            (0..count).map(|_| self.local.count(key.clone(), now_us, self.per_minute)).collect()
+            (0..count).map(|_| self.count_here(key.clone(), self.per_minute)).collect()
         };
         counts.into_iter().map(of_one).collect()
     }
-}
 
-/// Counts a failure of `client` to say who it is.
-#[must_use]
-pub fn count_failure(api: &Api, client: Option<Client>) -> Decision {
-    let key = client.map_or_else(
-        || "client".to_owned(),
-        |Client(at)| format!("client:{}", client::network(at)),
-    );
-    api.limits.count(key, api.clock.now().timestamp_micros(), FAILURES_PER_MINUTE)
-}
+    /// Counts a failure of `client` to say who it is.
+    #[must_use]
+    pub fn count_failure(&self, client: Option<Client>) -> Decision {
+        let key = client.map_or_else(
+            || "client".to_owned(),
+            |Client(at)| format!("client:{}", client::network(at)),
+        );
+        self.count_here(key, FAILURES_PER_MINUTE)
+    }
 
-/// Tells the caller what is left.
-pub fn write_headers(headers: &mut HeaderMap, decision: &Decision, per_minute: u32) {
-    let reset = whole_seconds(decision.reset_after);
-    let left = format!("\"agent\";r={};t={reset}", decision.remaining);
-    let policy = format!("\"agent\";q={per_minute};w=60");
-    for (name, value) in [(RATE_LIMIT, left), (RATE_LIMIT_POLICY, policy)] {
-        if let Ok(value) = HeaderValue::from_str(&value) {
-            headers.insert(name, value);
+    fn count_here(&self, key: String, per_minute: u32) -> Decision {
+        let now_us = self.clock.now().timestamp_micros();
+        let mut kept = self.local.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = kept.get(&key).copied().unwrap_or(0);
+        let (decision, after) = decide_rate(before, now_us, per_minute);
+        kept.put(key, after);
+        decision
+    }
+
+    /// Tells an agent what is left.
+    pub fn write_headers(&self, headers: &mut HeaderMap, decision: &Decision) {
+        let reset = whole_seconds(decision.reset_after);
+        let left = format!("\"agent\";r={};t={reset}", decision.remaining);
+        let policy = format!("\"agent\";q={};w=60", self.per_minute);
+        for (name, value) in [(RATE_LIMIT, left), (RATE_LIMIT_POLICY, policy)] {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                headers.insert(name, value);
+            }
         }
     }
 }

@@ -19,15 +19,13 @@ use sqlx::pool::PoolConnection;
 
 use crate::callers::Callers;
 use crate::gather::Gather;
-use crate::limits::{AgentLimits, LocalLimits};
+use crate::limits::Limits;
 use crate::problem::Problem;
 use crate::together::Together;
 
 /// What can be set about the API.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Requests a minute and agent; 0: no limit.
-    pub rate_limit_per_minute: u32,
     /// Whose word about where a request comes from is believed.
     pub trusted_proxies: Arc<[ipnet::IpNet]>,
     /// How long an access token lives.
@@ -72,10 +70,8 @@ pub struct Api {
     pub options: Options,
     /// Since when this process serves.
     pub started_at: DateTime<Utc>,
-    /// Rate limits of this process alone.
-    pub limits: Arc<LocalLimits>,
-    /// Rate limits of agents.
-    pub agent_limits: Arc<AgentLimits>,
+    /// Rate limits.
+    pub limits: Arc<Limits>,
     /// Where callers are recognised together.
     pub callers: Together<Callers>,
     /// Where runs that are asked for come in together.
@@ -87,14 +83,9 @@ impl Api {
     #[must_use]
     pub fn new(ctx: &Context) -> Self {
         let (pool, streams, clock) = (&ctx.pool, &ctx.streams, &ctx.clock);
-        let limits = Arc::new(LocalLimits::default());
-        let agent_limits = Arc::new(AgentLimits {
-            per_minute: ctx.settings.api.rate_limit_per_minute,
-            streams: streams.clone(),
-            local: Arc::clone(&limits),
-            clock: Arc::clone(clock),
-        });
-        let callers = Callers::new(pool.clone(), Arc::clone(clock), Arc::clone(&agent_limits));
+        let per_minute = ctx.settings.api.rate_limit_per_minute;
+        let limits = Arc::new(Limits::new(per_minute, streams.clone(), Arc::clone(clock)));
+        let callers = Callers::new(pool.clone(), Arc::clone(clock), Arc::clone(&limits));
         let gather = Gather::new(pool.clone(), streams.clone(), Arc::clone(clock));
         Self {
             pool: ctx.pool.clone(),
@@ -104,7 +95,6 @@ impl Api {
             traces: ctx.traces.clone(),
             health: ctx.health.clone(),
             options: Options {
-                rate_limit_per_minute: ctx.settings.api.rate_limit_per_minute,
                 trusted_proxies: ctx.settings.api.trusted_proxies.as_slice().into(),
                 token_lifetime: ctx.settings.api.token_lifetime,
                 default_timezone: ctx.settings.default_timezone,
@@ -113,7 +103,6 @@ impl Api {
             },
             started_at: ctx.started_at,
             limits,
-            agent_limits,
             callers: Together::start(callers),
             gather: Together::start(gather),
         }
