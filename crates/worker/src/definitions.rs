@@ -78,13 +78,16 @@ impl Definitions {
         if let Some(kept) = kept {
             return Ok(kept);
         }
-        let mut conn =
-            pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
-        let spec = execution::revision(&mut conn, task, revision).await?;
-        let definition = Arc::new(of_task(spec)?);
+        // Boxed, as it is rare and large: a run whose definition is at hand does not make room for it.
+        let definition = Arc::new(of_task(Box::pin(read(pool, task, revision)).await?)?);
         self.0.lock().unwrap_or_else(PoisonError::into_inner).put(key, Arc::clone(&definition));
         Ok(definition)
     }
+}
+
+async fn read(pool: &PgPool, task: TaskId, revision: i32) -> Result<Value, StoreError> {
+    let mut conn = pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
+    execution::revision(&mut conn, task, revision).await
 }
 
 fn of_task(spec: Value) -> Result<Definition, DefinitionError> {

@@ -172,24 +172,13 @@ async fn prepare(
     run: &mut Leased,
     definition: &Definition,
 ) -> Result<Prepared, StoreError> {
-    let mut records = Vec::new();
-    let mut last = None;
-    let asks_last = definition.pipeline.reads("last") && run.info.task_id.is_some();
-    if run.past != Past::Fresh || asks_last {
-        let mut conn = worker
-            .ctx
-            .pool
-            .acquire()
-            .await
-            .map_err(StoreError::while_trying("reach the database"))?;
-        if run.past != Past::Fresh {
-            let read = execution::step_records(&mut conn, &[run.lease.run_id]).await?;
-            records.extend(read.into_iter().map(|(_, record)| record));
-        }
-        if let (true, Some(task)) = (asks_last, run.info.task_id) {
-            last = execution::last_run(&mut conn, task).await?;
-        }
-    }
+    let asks_last = definition.pipeline.reads("last");
+    let (mut records, last) = if run.past != Past::Fresh || asks_last {
+        // Boxed, as it is rare and large: other runs do not make room for it.
+        Box::pin(read_past(worker, run, asks_last)).await?
+    } else {
+        (Vec::new(), None)
+    };
     let mut interrupted = Vec::new();
     for record in records.iter_mut().filter(|record| record.status == StepStatus::Running) {
         record.status = StepStatus::Failed;
@@ -216,6 +205,25 @@ async fn prepare(
         jitter: id::rng().random(),
     };
     Ok(Prepared { context, interrupted })
+}
+
+/// The steps that were done in earlier attempts, and how the run of the task before went.
+async fn read_past(
+    worker: &Worker,
+    run: &Leased,
+    asks_last: bool,
+) -> Result<(Vec<StepRecord>, Option<Value>), StoreError> {
+    let pool = &worker.ctx.pool;
+    let mut conn = pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
+    let records = match run.past {
+        Past::Fresh => Vec::new(),
+        _ => execution::step_records(&mut conn, &[run.lease.run_id]).await?,
+    };
+    let last = match run.info.task_id {
+        Some(task) if asks_last => execution::last_run(&mut conn, task).await?,
+        _ => None,
+    };
+    Ok((records.into_iter().map(|(_, record)| record).collect(), last))
 }
 
 /// What is to be written of an attempt that ended with `outcome`.
