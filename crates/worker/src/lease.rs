@@ -102,7 +102,7 @@ impl Taker {
                     Ok(()) => is_asleep = sleeps,
                     Err(error) => tracing::debug!(
                         error = &error as &dyn std::error::Error,
-                        "whoever adds runs by SQL does not know whether this worker sleeps"
+                        "whoever adds runs does not know whether this worker sleeps"
                     ),
                 }
                 if is_asleep {
@@ -185,7 +185,7 @@ impl Taker {
     }
 }
 
-/// Says whether runs added by SQL are to be notified of.
+/// Says whether new runs are to be notified of.
 async fn note_sleep(worker: &Worker, sleeps: bool) -> Result<(), StoreError> {
     let ctx = &worker.ctx;
     let mut conn =

@@ -1,7 +1,7 @@
-//! Hearing at once of runs that other programs add by SQL (`orchestrator.enqueue`). Redis tells of all
-//! others.
+//! Hearing of new runs by the very commit that adds them: at once, and also of those that other programs add
+//! by SQL (`orchestrator.enqueue`). Of all but these Redis tells too, a moment later.
 //!
-//! A worker that is not busy has a row in `sleeper`; the function notifies only while there is one, since
+//! A worker that is not busy has a row in `sleeper`; whoever adds runs notifies only while there is one, since
 //! a notification makes commits wait for each other.
 
 use std::convert::Infallible;
@@ -14,7 +14,7 @@ use crate::Worker;
 
 /// Passes notifications on as hints, until the worker is dropped.
 pub(crate) async fn run(worker: &Worker) {
-    let mut outage = Outage::new("hear of runs that other programs add");
+    let mut outage = Outage::new("hear of new runs");
     loop {
         let Err(error) = pass_on(worker, &mut outage).await;
         tokio::time::sleep(outage.pause_after(&error)).await;

@@ -6,7 +6,7 @@ use sqlx::{PgConnection, PgPool};
 use super::StoreError;
 use crate::id::ProcessId;
 
-/// Another program has added a run, and a worker has said that it sleeps ([`sleep`]).
+/// Somebody has added a run, and a worker has said that it sleeps ([`sleep`]).
 pub const WORK: &str = "orchestrator_work";
 /// Another program has added a run that is to be let in (`orchestrator.enqueue`).
 pub const HELD: &str = "orchestrator_held";
@@ -40,7 +40,7 @@ impl Notices {
     }
 }
 
-/// Notes that this worker has nothing to do, so that whoever adds a run by SQL notifies. A run added
+/// Notes that this worker has nothing to do, so that whoever adds a run notifies. A run added
 /// before that is committed notifies nobody: look once more after it.
 ///
 /// # Errors

@@ -45,7 +45,7 @@ pub struct Called {
 
 /// Looks up the tasks that are named, and puts the run of each into the queue that is still at the
 /// revision which its run is of, with the record of who asked for it (`task.run_now`). Nobody cancels
-/// or revises one of the tasks meanwhile. They are due at once. Of each [`NewWork`], what a `run_now` does not
+/// or revises one of the tasks meanwhile. They are due at once, and the commit tells workers that sleep. Of each [`NewWork`], what a `run_now` does not
 /// have (a dedupe key, a delay, an event) is not looked at.
 ///
 /// # Errors
@@ -74,7 +74,10 @@ pub async fn enqueue_called(
         Row,
         r#"
         select place as "place!", id as "id!: TaskId", agent_id as "agent_id!: AgentId",
-               status as "status!", revision as "revision!", is_queued as "is_queued!"
+               status as "status!", revision as "revision!", is_queued as "is_queued!",
+               case when is_queued then
+                   (select pg_notify('orchestrator_work', '')::text where exists (select from sleeper))
+               end as told
         from enqueue_called($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
                             $17, $18, $19, $20, $21)
         "#,
@@ -114,6 +117,9 @@ struct Row {
     status: String,
     revision: i32,
     is_queued: bool,
+    /// Empty when workers that sleep are told of the run by its commit; nothing is asked of it.
+    #[expect(dead_code, reason = "a side effect has to be a column")]
+    told: Option<String>,
 }
 
 /// What each reference means.

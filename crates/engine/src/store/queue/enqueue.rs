@@ -205,7 +205,7 @@ pub(in crate::store) async fn claim_key(
 }
 
 /// Puts runs into the queue in one statement, due from the moment of the statement. Dedupe keys are not
-/// looked at.
+/// looked at. The commit tells workers that sleep by then ([`crate::store::notices`]), sooner than Redis could.
 ///
 /// # Errors
 ///
@@ -219,24 +219,30 @@ pub async fn enqueue_many(conn: &mut PgConnection, work: Vec<NewWork>) -> Result
     for one in work {
         columns.push(one);
     }
-    let added = sqlx::query!(
+    let row = sqlx::query!(
         r#"
-        insert into due_work (run_id, agent_id, task_id, revision, priority, run_at, trigger,
-                              nominal_at, scheduled_at, expires_at, params, event, definition,
-                              serial, held, concurrency_key, concurrency_limit, rate_key,
-                              rate_limit, rate_period_seconds)
-        select run_id, agent_id, task_id, revision, priority,
-               statement_timestamp() + make_interval(secs => delay), trigger, nominal_at, scheduled_at,
-               statement_timestamp() + make_interval(secs => delay + expires_after), params, event,
-               definition, serial, held, concurrency_key, concurrency_limit, rate_key, rate_limit,
-               rate_period_seconds
-        from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::smallint[], $6::float8[],
-                    $7::text[], $8::timestamptz[], $9::timestamptz[], $10::float8[],
-                    $11::jsonb[], $12::jsonb[], $13::jsonb[], $14::bool[], $15::text[], $16::text[],
-                    $17::int[], $18::text[], $19::int[], $20::int[])
-             as w(run_id, agent_id, task_id, revision, priority, delay, trigger, nominal_at,
-                  scheduled_at, expires_after, params, event, definition, serial, held,
-                  concurrency_key, concurrency_limit, rate_key, rate_limit, rate_period_seconds)
+        with added as (
+            insert into due_work (run_id, agent_id, task_id, revision, priority, run_at, trigger,
+                                  nominal_at, scheduled_at, expires_at, params, event, definition,
+                                  serial, held, concurrency_key, concurrency_limit, rate_key,
+                                  rate_limit, rate_period_seconds)
+            select run_id, agent_id, task_id, revision, priority,
+                   statement_timestamp() + make_interval(secs => delay), trigger, nominal_at, scheduled_at,
+                   statement_timestamp() + make_interval(secs => delay + expires_after), params, event,
+                   definition, serial, held, concurrency_key, concurrency_limit, rate_key, rate_limit,
+                   rate_period_seconds
+            from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::smallint[], $6::float8[],
+                        $7::text[], $8::timestamptz[], $9::timestamptz[], $10::float8[],
+                        $11::jsonb[], $12::jsonb[], $13::jsonb[], $14::bool[], $15::text[], $16::text[],
+                        $17::int[], $18::text[], $19::int[], $20::int[])
+                 as w(run_id, agent_id, task_id, revision, priority, delay, trigger, nominal_at,
+                      scheduled_at, expires_after, params, event, definition, serial, held,
+                      concurrency_key, concurrency_limit, rate_key, rate_limit, rate_period_seconds)
+            returning 1
+        )
+        select count(*) as "count!",
+               (select pg_notify('orchestrator_work', '')::text where exists (select from sleeper)) as told
+        from added
         "#,
         &columns.run_id,
         &columns.agent_id,
@@ -259,11 +265,10 @@ pub async fn enqueue_many(conn: &mut PgConnection, work: Vec<NewWork>) -> Result
         &columns.rate_limit as &[Option<i32>],
         &columns.rate_period_seconds as &[Option<i32>],
     )
-    .execute(conn)
+    .fetch_one(conn)
     .await
-    .map_err(StoreError::while_trying("enqueue runs"))?
-    .rows_affected();
-    debug_assert_eq!(added, count as u64);
+    .map_err(StoreError::while_trying("enqueue runs"))?;
+    debug_assert_eq!(row.count, i64::try_from(count).unwrap_or_default());
     Ok(())
 }
 
