@@ -22,7 +22,7 @@ use orchestrator_engine::run::Trigger;
 use orchestrator_engine::store::StoreError;
 use orchestrator_engine::store::queue::{self, Call, Called, NewWork};
 use orchestrator_engine::store::task;
-use orchestrator_engine::streams::Streams;
+use orchestrator_engine::streams::Teller;
 use orchestrator_engine::task::{TaskSpec, TaskStatus};
 use serde_json::{Map, Value, json};
 use sqlx::{PgConnection, PgPool};
@@ -83,7 +83,7 @@ type Answer = Result<Granted, Problem>;
 /// The work of granting wishes.
 pub struct Gather {
     conn: KeptConnection,
-    streams: Streams,
+    teller: Arc<Teller>,
     clock: Arc<dyn Clock>,
     seen: Seen,
 }
@@ -101,7 +101,7 @@ impl Batched for Gather {
             Ok(Granted::Queued(queued)) => Some((queued.owner, Some(queued.task), queued.run)),
             _ => None,
         });
-        tell_runs(&self.streams, self.clock.now(), "run.queued", made);
+        tell_runs(&self.teller, self.clock.now(), "run.queued", made);
         granted
     }
 
@@ -113,8 +113,8 @@ impl Batched for Gather {
 impl Gather {
     /// With no task seen yet.
     #[must_use]
-    pub fn new(pool: PgPool, streams: Streams, clock: Arc<dyn Clock>) -> Self {
-        Self { conn: KeptConnection::new(pool), streams, clock, seen: Seen::default() }
+    pub fn new(pool: PgPool, teller: Arc<Teller>, clock: Arc<dyn Clock>) -> Self {
+        Self { conn: KeptConnection::new(pool), teller, clock, seen: Seen::default() }
     }
 
     /// Grants a batch; where the database refuses it, each alone, so that only the one that is at fault

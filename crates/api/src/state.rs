@@ -12,7 +12,7 @@ use orchestrator_engine::metrics::Metrics;
 use orchestrator_engine::run::RunStatus;
 use orchestrator_engine::schedule::zone_named_in;
 use orchestrator_engine::store::{StoreError, queue};
-use orchestrator_engine::streams::{Lifecycle, Streams};
+use orchestrator_engine::streams::{Lifecycle, Streams, Teller};
 use serde_json::{Map, Value, json};
 use sqlx::PgPool;
 use sqlx::pool::PoolConnection;
@@ -72,6 +72,8 @@ pub struct Api {
     pub started_at: DateTime<Utc>,
     /// Rate limits.
     pub limits: Arc<Limits>,
+    /// Where runs are told of that come in by the hundred.
+    pub teller: Arc<Teller>,
     /// Where callers are recognised together.
     pub callers: Together<Callers>,
     /// Where runs that are asked for come in together.
@@ -86,7 +88,8 @@ impl Api {
         let per_minute = ctx.settings.api.rate_limit_per_minute;
         let limits = Arc::new(Limits::new(per_minute, streams.clone(), Arc::clone(clock)));
         let callers = Callers::new(pool.clone(), Arc::clone(clock), Arc::clone(&limits));
-        let gather = Gather::new(pool.clone(), streams.clone(), Arc::clone(clock));
+        let teller = Arc::new(Teller::start(streams.clone()).0);
+        let gather = Gather::new(pool.clone(), Arc::clone(&teller), Arc::clone(clock));
         Self {
             pool: ctx.pool.clone(),
             clock: Arc::clone(&ctx.clock),
@@ -103,6 +106,7 @@ impl Api {
             },
             started_at: ctx.started_at,
             limits,
+            teller,
             callers: Together::start(callers),
             gather: Together::start(gather),
         }
@@ -127,13 +131,13 @@ impl Api {
         self.streams.queued(&[change]).await;
     }
 
-    /// The same of many runs, in one round trip that nobody waits for.
+    /// The same of many runs, for which nobody waits.
     pub fn tell_runs(
         &self,
         kind: &'static str,
         runs: impl IntoIterator<Item = (AgentId, Option<TaskId>, RunId)>,
     ) {
-        tell_runs(&self.streams, self.clock.now(), kind, runs);
+        tell_runs(&self.teller, self.clock.now(), kind, runs);
     }
 
     /// [`Api::let_next_in`] for what many runs leave or fill, each task and each owner once.
@@ -207,18 +211,19 @@ impl Api {
     }
 }
 
-/// Wakes workers and tells whoever watches what became of runs, in one round trip that nobody waits for.
+/// Tells whoever watches what became of runs, and workers that there may be something to do.
 pub(crate) fn tell_runs(
-    streams: &Streams,
+    teller: &Teller,
     at: DateTime<Utc>,
     kind: &'static str,
     runs: impl IntoIterator<Item = (AgentId, Option<TaskId>, RunId)>,
 ) {
-    let change =
-        |(agent_id, task_id, run)| Lifecycle { kind, agent_id, task_id, run_id: Some(run), at };
-    let changes: Vec<_> = runs.into_iter().map(change).collect();
-    if !changes.is_empty() {
-        let streams = streams.clone();
-        tokio::spawn(async move { streams.queued(&changes).await });
+    let mut runs = runs.into_iter().peekable();
+    if runs.peek().is_none() {
+        return;
     }
+    for (agent_id, task_id, run) in runs {
+        teller.tell(|| Lifecycle { kind, agent_id, task_id, run_id: Some(run), at });
+    }
+    teller.wake_workers();
 }

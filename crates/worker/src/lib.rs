@@ -26,6 +26,7 @@ use std::sync::Arc;
 use orchestrator_boot::{BoxError, Context, Service, in_time};
 use orchestrator_engine::config::Secret;
 use orchestrator_engine::pipeline::Secrets;
+use orchestrator_engine::streams::Teller;
 use orchestrator_engine::tool::{ToolCaller, ToolSpec};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -35,7 +36,6 @@ use commit::Committer;
 use definitions::Definitions;
 use held::Holding;
 use slot::Slots;
-use tell::Teller;
 use trace::Tracer;
 
 /// The most runs that are over for us and not yet written: what a slow database holds up is bounded.

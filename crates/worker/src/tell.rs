@@ -1,18 +1,12 @@
 //! Telling what became of runs: to metrics, to the log, and to whoever watches.
 
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use orchestrator_boot::Context;
 use orchestrator_engine::id::{AgentId, RunId, TaskId};
 use orchestrator_engine::run::{RunStatus, StepRecord, StepStatus};
 use orchestrator_engine::store::queue::Leased;
-use orchestrator_engine::streams::{Lifecycle, Streams};
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use orchestrator_engine::streams::Lifecycle;
 
 use crate::Worker;
 use crate::after::Ended;
@@ -66,91 +60,10 @@ impl Subject {
     }
 }
 
-/// The most changes of runs told in a [`WINDOW`]: more can nobody follow. Of the others it is told how many
-/// there were.
-const TOLD_MAX: usize = 500;
-const WINDOW: Duration = Duration::from_secs(1);
-/// The most changes told at once.
-const TOLD_AT_ONCE: usize = 250;
-const STARTED: &str = "run.started";
-
-/// Tells whoever watches, many changes in one round trip, while runs go on.
-pub(crate) struct Teller {
-    changes: mpsc::Sender<Lifecycle>,
-    window: Mutex<Window>,
-    untold: Arc<AtomicU64>,
-}
-
-struct Window {
-    since: Instant,
-    told: usize,
-}
-
-impl Teller {
-    /// Starts the task that tells; it ends when the teller is dropped and all is told.
-    pub(crate) fn start(streams: Streams) -> (Self, JoinHandle<()>) {
-        let (sender, mut receiver) = mpsc::channel(TOLD_MAX);
-        let untold = Arc::new(AtomicU64::new(0));
-        let skipped = Arc::clone(&untold);
-        let telling = tokio::spawn(async move {
-            let mut changes = Vec::with_capacity(TOLD_AT_ONCE);
-            // What was skipped in a window is told after it.
-            let mut wait = Duration::MAX;
-            loop {
-                let heard = receiver.recv_many(&mut changes, TOLD_AT_ONCE);
-                match tokio::time::timeout(wait, heard).await {
-                    Ok(0) => break,
-                    Ok(_) => {
-                        drop_overtaken(&mut changes);
-                        streams.lifecycle(&changes).await;
-                        changes.clear();
-                        wait = WINDOW;
-                    }
-                    Err(_) => {
-                        wait = Duration::MAX;
-                        let count = skipped.swap(0, Ordering::Relaxed);
-                        if count > 0 {
-                            streams.untold(count).await;
-                        }
-                    }
-                }
-            }
-        });
-        let window = Mutex::new(Window { since: Instant::now(), told: 0 });
-        (Self { changes: sender, window, untold }, telling)
-    }
-
-    /// Tells a change, unless there are too many.
-    fn tell(&self, change: impl FnOnce() -> Lifecycle) {
-        if !self.has_room() || self.changes.try_send(change()).is_err() {
-            self.untold.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn has_room(&self) -> bool {
-        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        if window.told >= TOLD_MAX {
-            if window.since.elapsed() < WINDOW {
-                return false;
-            }
-            *window = Window { since: Instant::now(), told: 0 };
-        }
-        window.told += 1;
-        true
-    }
-}
-
-/// Of a run that has ended already, that it began is no news.
-fn drop_overtaken(changes: &mut Vec<Lifecycle>) {
-    let ended: HashSet<_> =
-        changes.iter().filter(|one| one.kind != STARTED).map(|one| one.run_id).collect();
-    changes.retain(|one| one.kind != STARTED || !ended.contains(&one.run_id));
-}
-
 /// Runs were leased and begin now.
 pub(crate) fn started(worker: &Worker, leased: &[Leased]) {
     for run in leased {
-        worker.teller.tell(|| Subject::of(run).lifecycle(&worker.ctx, STARTED));
+        worker.teller.tell(|| Subject::of(run).lifecycle(&worker.ctx, "run.started"));
     }
 }
 

@@ -343,3 +343,46 @@ async fn a_list_by_time_finds_runs_whenever_they_were_made() {
         fail(&api, "t", 3, "timeout").await;
     }
 }
+
+/// Nobody follows more than 500 changes a second; that there were more is told.
+#[tokio::test]
+async fn of_a_large_batch_a_part_is_told_one_by_one_and_the_number_of_the_others() {
+    let api = TestApi::new().await;
+    api.post("/tasks", task_with(json!({"name": "t"}))).await.expect(201);
+
+    start(&api, "t", 1_000).await;
+
+    let client = redis::Client::open(api.db.redis_url.as_str()).unwrap();
+    let patient = redis::AsyncConnectionConfig::new().set_response_timeout(None);
+    let mut connection =
+        client.get_multiplexed_async_connection_with_config(&patient).await.unwrap();
+    let (mut one_by_one, mut others, mut after) = (0, 0, "0".to_owned());
+    while one_by_one + others < 1_000 {
+        let told: redis::streams::StreamReadReply = redis::cmd("XREAD")
+            .arg("BLOCK")
+            .arg(10_000)
+            .arg("STREAMS")
+            .arg(orchestrator_engine::streams::LIFECYCLE)
+            .arg(&after)
+            .query_async(&mut connection)
+            .await
+            .unwrap();
+        let entries: Vec<_> = told.keys.into_iter().flat_map(|key| key.ids).collect();
+        assert!(!entries.is_empty(), "{one_by_one} were told one by one, {others} as a number");
+        for entry in entries {
+            match entry.get::<String>("kind").unwrap().as_str() {
+                "run.queued" => one_by_one += 1,
+                "runs.changed" => others += entry.get::<u64>("count").unwrap(),
+                _ => {}
+            }
+            after = entry.id;
+        }
+    }
+    assert_eq!((one_by_one, others), (500, 500));
+    let hints: usize = redis::cmd("XLEN")
+        .arg(orchestrator_engine::streams::WORK)
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(hints, 1);
+}

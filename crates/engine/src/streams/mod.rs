@@ -15,6 +15,7 @@
 mod consumer;
 mod listener;
 mod rate;
+mod teller;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,6 +29,7 @@ use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, Pipeline, RedisE
 pub use consumer::{Consumer, Entry};
 pub use listener::Wake;
 pub use rate::{Decision, decide as decide_rate};
+pub use teller::Teller;
 
 use crate::clock::Clock;
 use crate::id::{AgentId, EventId, ProcessId, RunId, TaskId};
@@ -221,7 +223,7 @@ impl Streams {
     }
 
     /// Tells whoever watches that `count` changes of runs came too fast to be told one by one.
-    pub async fn untold(&self, count: u64) {
+    async fn untold(&self, count: u64) {
         let mut add = redis::cmd("XADD");
         add.arg(LIFECYCLE).arg("MAXLEN").arg("~").arg(LIFECYCLE_KEPT);
         add.arg("*").arg("kind").arg("runs.changed").arg("count").arg(count);
