@@ -10,7 +10,6 @@
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use lru::LruCache;
@@ -281,30 +280,13 @@ impl Task {
                 return Err(Problem::invalid(problems.collect()));
             }
         }
-        let spec = &self.spec;
-        let has_dedupe = spec.dedupe_key.is_some() && spec.dedupe_window_seconds > 0;
-        if has_dedupe || spec.merging().is_any() {
+        let (spec, called) = (&self.spec, &self.called);
+        let run_id = RunId::new(wish.at, &mut id::rng());
+        let of = (called.id, called.revision);
+        let work = NewWork::of_task(run_id, called.agent_id, of, spec, Trigger::RunNow, wish.at);
+        if work.dedupe.is_some() || spec.merging().is_any() {
             return Ok(None);
         }
-        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
-        Ok(Some(NewWork {
-            run_id: RunId::new(wish.at, &mut id::rng()),
-            agent_id: self.called.agent_id,
-            task: Some((self.called.id, self.called.revision)),
-            priority: spec.priority,
-            delay: Duration::ZERO,
-            trigger: Trigger::RunNow,
-            nominal_at: None,
-            scheduled_at: wish.at,
-            expires_after: spec.expires_after_seconds.map(seconds),
-            params: wish.params.clone().map(Value::Object),
-            event: None,
-            definition: None,
-            dedupe: None,
-            concurrency: spec.concurrency(),
-            rate: spec.rate(self.called.id),
-            serial: spec.policy.overlap.is_serial(),
-            held: None,
-        }))
+        Ok(Some(NewWork { params: wish.params.clone().map(Value::Object), ..work }))
     }
 }

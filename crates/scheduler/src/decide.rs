@@ -5,7 +5,6 @@
 //! task's `catch_up` policy decides; its run waits for its turn. Then `overlap` is looked at. Every
 //! time gets exactly one disposition.
 
-use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use orchestrator_engine::explain::length;
@@ -359,29 +358,12 @@ fn work(
     run_id: RunId,
     now: DateTime<Utc>,
 ) -> NewWork {
-    let spec = &plan.spec;
-    let scheduled_at = nominal.at + jitter(task.id, plan, nominal.at);
+    let start = nominal.at + jitter(task.id, plan, nominal.at);
+    let of = (task.id, task.revision);
     NewWork {
-        run_id,
-        agent_id: task.agent_id,
-        task: Some((task.id, task.revision)),
-        priority: spec.priority,
-        delay: (scheduled_at - now).to_std().unwrap_or(Duration::ZERO),
-        trigger: Trigger::Schedule,
+        delay: (start - now).to_std().unwrap_or_default(),
         nominal_at: Some(nominal.at),
-        scheduled_at,
-        expires_after: spec.expires_after_seconds.map(|after| Duration::from_secs(after.into())),
-        params: None,
-        event: None,
-        definition: None,
-        dedupe: spec
-            .dedupe_key
-            .clone()
-            .map(|key| (key, Duration::from_secs(spec.dedupe_window_seconds.into()))),
-        concurrency: spec.concurrency(),
-        rate: spec.rate(task.id),
-        serial: spec.policy.overlap.is_serial(),
-        held: None,
+        ..NewWork::of_task(run_id, task.agent_id, of, &plan.spec, Trigger::Schedule, start)
     }
 }
 

@@ -258,29 +258,14 @@ impl Waiting {
     }
 
     fn work(&self, event: &Event, run_id: RunId) -> NewWork {
-        let spec = &self.spec;
-        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        let Subscription { task_id, revision, agent_id, .. } = self.subscription;
+        let (of, at) = ((task_id, revision), event.received_at);
         NewWork {
-            run_id,
-            agent_id: self.subscription.agent_id,
-            task: Some((self.subscription.task_id, self.subscription.revision)),
-            priority: spec.priority,
-            delay: Duration::ZERO,
-            trigger: Trigger::Event,
-            nominal_at: None,
-            scheduled_at: event.received_at,
-            expires_after: spec.expires_after_seconds.map(seconds),
-            params: None,
             event: Some(json!({
                 "id": event.id, "topic": event.topic, "payload": event.payload, "key": event.key,
                 "received_at": event.received_at,
             })),
-            definition: None,
-            dedupe: spec.dedupe_key.clone().map(|key| (key, seconds(spec.dedupe_window_seconds))),
-            concurrency: spec.concurrency(),
-            rate: spec.rate(self.subscription.task_id),
-            serial: spec.policy.overlap.is_serial(),
-            held: None,
+            ..NewWork::of_task(run_id, agent_id, of, &self.spec, Trigger::Event, at)
         }
     }
 }

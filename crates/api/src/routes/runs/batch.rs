@@ -288,29 +288,22 @@ impl Against {
             return Err(problems);
         }
         let dedupe_key = new.dedupe_key.or_else(|| spec.and_then(|spec| spec.dedupe_key.clone()));
-        let expires_after =
-            new.expires_after_seconds.or(spec.and_then(|spec| spec.expires_after_seconds));
+        let run_id = RunId::new(now, &mut id::rng());
+        let plain = match what {
+            What::Task(task) => {
+                let of = (task.id, task.revision);
+                NewWork::of_task(run_id, task.agent_id, of, &task.spec, Trigger::RunNow, start)
+            }
+            What::Payload(payload) => NewWork::of_payload(run_id, caller.id, payload, start),
+        };
         Ok(NewWork {
-            run_id: RunId::new(now, &mut id::rng()),
-            agent_id: what.task().map_or(caller.id, |task| task.agent_id),
-            task: what.task().map(|task| (task.id, task.revision)),
-            priority: priority.or(spec.map(|spec| spec.priority)).unwrap_or(5),
+            priority: priority.unwrap_or(plain.priority),
             delay: (start - now).to_std().unwrap_or_default(),
-            trigger: Trigger::RunNow,
             nominal_at: Some(start).filter(|start| *start > now),
-            scheduled_at: start,
-            expires_after: expires_after.map(seconds),
-            concurrency: spec.and_then(orchestrator_engine::task::TaskSpec::concurrency),
-            rate: what.task().and_then(|task| task.spec.rate(task.id)),
-            serial: spec.is_some_and(|spec| spec.policy.overlap.is_serial()),
+            expires_after: new.expires_after_seconds.map(seconds).or(plain.expires_after),
             params: new.params.map(Value::Object),
-            event: None,
-            definition: match what {
-                What::Task(_) => None,
-                What::Payload(payload) => Some(payload),
-            },
             dedupe: dedupe_key.filter(|_| !window.is_zero()).map(|key| (key, window)),
-            held: None,
+            ..plain
         })
     }
 

@@ -132,24 +132,13 @@ async fn create(
     };
     check_params(&definition, new.params.as_ref(), api.options.data_max_bytes)?;
     let window = Duration::from_secs(new.dedupe_window_seconds.into());
+    let run_id = RunId::new(change.now, &mut id::rng());
     let work = NewWork {
-        run_id: RunId::new(change.now, &mut id::rng()),
-        agent_id: caller.agent.id,
-        task: None,
         priority,
-        delay: Duration::ZERO,
-        trigger: Trigger::RunNow,
-        nominal_at: None,
-        scheduled_at: change.now,
         expires_after: new.expires_after_seconds.map(|s| Duration::from_secs(s.into())),
         params: new.params.map(Value::Object),
-        event: None,
-        definition: Some(definition),
         dedupe: new.dedupe_key.filter(|_| !window.is_zero()).map(|key| (key, window)),
-        concurrency: None,
-        rate: None,
-        serial: false,
-        held: None,
+        ..NewWork::of_payload(run_id, caller.agent.id, definition, change.now)
     };
     let queued = queue::enqueue(change.conn(), work).await?;
     change.audit("run.create", queued.run_id, json!({"deduplicated": queued.deduplicated})).await?;

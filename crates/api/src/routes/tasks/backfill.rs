@@ -1,7 +1,6 @@
 //! `POST /tasks/{id}/backfill`: runs for times that have passed without one.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -134,25 +133,13 @@ fn item(
 }
 
 fn work(row: &TaskRow, nominal_at: DateTime<Utc>, run_id: RunId, now: DateTime<Utc>) -> NewWork {
-    let spec = &row.spec;
+    let of = (row.id, row.revision);
     NewWork {
-        run_id,
-        agent_id: row.agent_id,
-        task: Some((row.id, row.revision)),
-        priority: spec.priority,
-        delay: Duration::ZERO,
-        trigger: Trigger::Backfill,
         nominal_at: Some(nominal_at),
-        scheduled_at: now,
         expires_after: None,
-        params: None,
-        event: None,
-        definition: None,
         dedupe: None,
-        concurrency: spec.concurrency(),
-        rate: spec.rate(row.id),
-        serial: spec.policy.overlap.is_serial(),
         held: Some(Held::CatchUp),
+        ..NewWork::of_task(run_id, row.agent_id, of, &row.spec, Trigger::Backfill, now)
     }
 }
 

@@ -1,6 +1,5 @@
 //! What can be done to a task: run it now, snooze, pause, resume and cancel it.
 
-use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -81,27 +80,11 @@ pub(super) async fn run_now(
     }
     let params = sent.body.params;
     check_params(&row.spec.payload, params.as_ref(), api.options.data_max_bytes)?;
-    let spec = &row.spec;
-    let seconds = |seconds: u32| Duration::from_secs(seconds.into());
-    let window = seconds(spec.dedupe_window_seconds);
+    let (spec, of, now) = (&row.spec, (row.id, row.revision), change.now);
+    let run_id = RunId::new(now, &mut id::rng());
     let work = NewWork {
-        run_id: RunId::new(change.now, &mut id::rng()),
-        agent_id: row.agent_id,
-        task: Some((row.id, row.revision)),
-        priority: spec.priority,
-        delay: Duration::ZERO,
-        trigger: Trigger::RunNow,
-        nominal_at: None,
-        scheduled_at: change.now,
-        expires_after: spec.expires_after_seconds.map(seconds),
         params: params.map(Value::Object),
-        event: None,
-        definition: None,
-        dedupe: spec.dedupe_key.clone().filter(|_| !window.is_zero()).map(|key| (key, window)),
-        concurrency: spec.concurrency(),
-        rate: spec.rate(row.id),
-        serial: spec.policy.overlap.is_serial(),
-        held: None,
+        ..NewWork::of_task(run_id, row.agent_id, of, spec, Trigger::RunNow, now)
     };
     let waits = work.waits();
     // `held` holds the task.

@@ -10,8 +10,11 @@ use sqlx::PgConnection;
 use crate::id::{AgentId, RunId, TaskId};
 use crate::run::Trigger;
 use crate::store::{StoreError, seconds};
-use crate::task::Rate;
+use crate::task::{Rate, TaskSpec};
 use crate::text_enum;
+
+/// The priority of a run that has none of its own: in the middle of 1 (first) to 9.
+const PRIORITY: i16 = 5;
 
 /// A run to be put into the queue.
 #[derive(Clone, Debug)]
@@ -69,6 +72,63 @@ text_enum! {
 }
 
 impl NewWork {
+    /// A run of a task at a revision, as its declaration `spec` wants its runs to be: due at once, `at` on the record.
+    #[must_use]
+    pub fn of_task(
+        run_id: RunId,
+        agent_id: AgentId,
+        task: (TaskId, i32),
+        spec: &TaskSpec,
+        trigger: Trigger,
+        at: DateTime<Utc>,
+    ) -> Self {
+        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        let window = seconds(spec.dedupe_window_seconds);
+        Self {
+            run_id,
+            agent_id,
+            task: Some(task),
+            priority: spec.priority,
+            delay: Duration::ZERO,
+            trigger,
+            nominal_at: None,
+            scheduled_at: at,
+            expires_after: spec.expires_after_seconds.map(seconds),
+            params: None,
+            event: None,
+            definition: None,
+            dedupe: spec.dedupe_key.clone().filter(|_| !window.is_zero()).map(|key| (key, window)),
+            concurrency: spec.concurrency(),
+            rate: spec.rate(task.0),
+            serial: spec.policy.overlap.is_serial(),
+            held: None,
+        }
+    }
+
+    /// A run of a payload without a task, asked for now, `at`, and due at once.
+    #[must_use]
+    pub fn of_payload(run_id: RunId, agent_id: AgentId, payload: Value, at: DateTime<Utc>) -> Self {
+        Self {
+            run_id,
+            agent_id,
+            task: None,
+            priority: PRIORITY,
+            delay: Duration::ZERO,
+            trigger: Trigger::RunNow,
+            nominal_at: None,
+            scheduled_at: at,
+            expires_after: None,
+            params: None,
+            event: None,
+            definition: Some(payload),
+            dedupe: None,
+            concurrency: None,
+            rate: None,
+            serial: false,
+            held: None,
+        }
+    }
+
     /// Whether it is to be let in before it may begin.
     #[must_use]
     pub fn waits(&self) -> bool {
