@@ -5,7 +5,6 @@
 //! task's `catch_up` policy decides; its run waits for its turn. Then `overlap` is looked at. Every
 //! time gets exactly one disposition.
 
-
 use chrono::{DateTime, TimeDelta, Utc};
 use orchestrator_engine::explain::length;
 use orchestrator_engine::id::{RunId, TaskId};

@@ -6,6 +6,7 @@ mod concurrency;
 mod enqueue_sql;
 mod fencing;
 mod lifecycle;
+mod notices;
 mod order;
 mod retry;
 mod traces;

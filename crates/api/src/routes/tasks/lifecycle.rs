@@ -1,6 +1,5 @@
 //! What can be done to a task: run it now, snooze, pause, resume and cancel it.
 
-
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use chrono::TimeDelta;
