@@ -15,6 +15,7 @@ mod table;
 
 use clap::Parser as _;
 use orchestrator_engine::config::Env;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// What is measured.
 #[derive(Debug, clap::Parser)]
@@ -32,9 +33,18 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 #[tokio::main]
 async fn main() -> Outcome<()> {
     let env = Env::from_process();
-    match Cli::parse() {
-        Cli::Scheduler(args) => scheduler::run(args, &env).await,
-        Cli::Queue(args) => queue::run(args, &env).await,
-        Cli::Peers(args) => peers::run(args, &env).await,
+    let cli = Cli::parse();
+    let measuring = async {
+        match cli {
+            Cli::Scheduler(args) => scheduler::run(args, &env).await,
+            Cli::Queue(args) => queue::run(args, &env).await,
+            Cli::Peers(args) => peers::run(args, &env).await,
+        }
+    };
+    let mut terminated = signal(SignalKind::terminate())?;
+    tokio::select! {
+        outcome = measuring => outcome,
+        // Processes that are measured end with what holds them, which a signal would leave no time for.
+        _ = terminated.recv() => Err("told to end".into()),
     }
 }
