@@ -16,10 +16,10 @@ async fn heard(app: &TestApp, ear: &mut PgListener) -> Vec<String> {
         .bind(notices::WORK)
         .execute(&app.servers.pool)
         .await
-        .unwrap();
+        .expect("the database answers");
     let mut heard = Vec::new();
     loop {
-        match ear.recv().await.unwrap().payload() {
+        match ear.recv().await.expect("the connection is there").payload() {
             "last" => return heard,
             word => heard.push(word.to_owned()),
         }
