@@ -241,7 +241,7 @@ mod defaults {
         "UTC".to_owned()
     }
     pub(super) fn priority() -> i16 {
-        5
+        super::PRIORITY
     }
     pub(super) fn max_retries() -> i16 {
         3
@@ -257,6 +257,8 @@ mod defaults {
     }
 }
 
+/// The priority of what declares none: in the middle of 1 (first) to 9.
+pub const PRIORITY: i16 = 5;
 /// The longest `name`, in bytes.
 pub const NAME_MAX: usize = 100;
 /// The longest `title`, in bytes.

@@ -111,7 +111,6 @@ async fn create(
     let new = sent.body;
     let catalogue = tool_catalogue::catalogue(change.conn()).await?;
     let definition = check_payload(&new.payload, &catalogue, &caller.agent.scopes);
-    let priority = new.priority.unwrap_or(5);
     let mut problems = Vec::new();
     if let Err(found) = &definition {
         problems.extend(found.iter().cloned().map(|entry| entry.under("/payload")));
@@ -121,7 +120,11 @@ async fn create(
             problems.push(orchestrator_engine::problem::Problem::new(pointer, message));
         }
     };
-    require((1..=9).contains(&priority), "/priority", "must be 1 (first) to 9");
+    require(
+        new.priority.is_none_or(|priority| (1..=9).contains(&priority)),
+        "/priority",
+        "must be 1 (first) to 9",
+    );
     require(
         new.expires_after_seconds != Some(0),
         "/expires_after_seconds",
@@ -133,12 +136,13 @@ async fn create(
     check_params(&definition, new.params.as_ref(), api.options.data_max_bytes)?;
     let window = Duration::from_secs(new.dedupe_window_seconds.into());
     let run_id = RunId::new(change.now, &mut id::rng());
+    let plain = NewWork::of_payload(run_id, caller.agent.id, definition, change.now);
     let work = NewWork {
-        priority,
+        priority: new.priority.unwrap_or(plain.priority),
         expires_after: new.expires_after_seconds.map(|s| Duration::from_secs(s.into())),
         params: new.params.map(Value::Object),
         dedupe: new.dedupe_key.filter(|_| !window.is_zero()).map(|key| (key, window)),
-        ..NewWork::of_payload(run_id, caller.agent.id, definition, change.now)
+        ..plain
     };
     let queued = queue::enqueue(change.conn(), work).await?;
     change.audit("run.create", queued.run_id, json!({"deduplicated": queued.deduplicated})).await?;

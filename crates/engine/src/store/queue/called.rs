@@ -45,8 +45,8 @@ pub struct Called {
 
 /// Looks up the tasks that are named, and puts the run of each into the queue that is still at the
 /// revision which its run is of, with the record of who asked for it (`task.run_now`). Nobody cancels
-/// or revises one of the tasks meanwhile. They are due at once, and the commit tells workers that sleep. Of each [`NewWork`], what a `run_now` does not
-/// have (a dedupe key, a delay, an event) is not looked at.
+/// or revises one of the tasks meanwhile. They are due at once, and the commit tells workers that sleep. Of
+/// each [`NewWork`], what a `run_now` does not have (a dedupe key, a delay, an event) is not looked at.
 ///
 /// # Errors
 ///

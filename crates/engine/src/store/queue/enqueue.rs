@@ -10,11 +10,8 @@ use sqlx::PgConnection;
 use crate::id::{AgentId, RunId, TaskId};
 use crate::run::Trigger;
 use crate::store::{StoreError, seconds};
-use crate::task::{Rate, TaskSpec};
+use crate::task::{PRIORITY, Rate, TaskSpec};
 use crate::text_enum;
-
-/// The priority of a run that has none of its own: in the middle of 1 (first) to 9.
-const PRIORITY: i16 = 5;
 
 /// A run to be put into the queue.
 #[derive(Clone, Debug)]
