@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use orchestrator_boot::in_time;
+use orchestrator_boot::{KeptConnection, in_time};
 use orchestrator_engine::agent::Agent;
 use orchestrator_engine::clock::Clock;
 use orchestrator_engine::store::{StoreError, agent};
@@ -13,7 +13,7 @@ use sqlx::PgPool;
 
 use crate::limits::Limits;
 use crate::problem::Problem;
-use crate::together::{Batched, KeptConnection};
+use crate::together::Batched;
 
 /// Who a request comes from, and whether it may go on; `None`: there is no limit.
 pub type Recognised = (Arc<Agent>, Option<Decision>);
@@ -67,9 +67,5 @@ impl Batched for Callers {
             Ok((agent, decisions.next().flatten()))
         });
         recognised.collect()
-    }
-
-    fn rest(&self) {
-        self.conn.let_go();
     }
 }

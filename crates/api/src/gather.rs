@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
 use lru::LruCache;
-use orchestrator_boot::in_time;
+use orchestrator_boot::{KeptConnection, in_time};
 use orchestrator_engine::clock::Clock;
 use orchestrator_engine::id::{self, AgentId, RunId, TaskId};
 use orchestrator_engine::pipeline::Pipeline;
@@ -29,7 +29,7 @@ use sqlx::{PgConnection, PgPool};
 use crate::client::{self, Client};
 use crate::problem::Problem;
 use crate::state::tell_runs;
-use crate::together::{Batched, KeptConnection};
+use crate::together::Batched;
 
 /// How often a task that is being changed is looked at for one wish.
 const LOOKS_MAX: usize = 5;
@@ -102,10 +102,6 @@ impl Batched for Gather {
         });
         tell_runs(&self.teller, self.clock.now(), "run.queued", made);
         granted
-    }
-
-    fn rest(&self) {
-        self.conn.let_go();
     }
 }
 

@@ -1,12 +1,9 @@
 //! What is asked at once is worked on together: while one batch is on, the next gathers; who comes alone
 //! goes at once. So many callers cost the database hardly more than one.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_engine::store::StoreError;
-use sqlx::pool::PoolConnection;
-use sqlx::{PgConnection, PgPool, Postgres};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::problem::Problem;
@@ -27,54 +24,6 @@ pub trait Batched: Send + Sync + 'static {
 
     /// Answers each, in their order.
     fn answer(&self, asked: Vec<Self::Asked>) -> impl Future<Output = Vec<Self::Answer>> + Send;
-
-    /// Nobody is waiting; called before the last are answered.
-    fn rest(&self) {}
-}
-
-/// A connection that is kept from one batch to the next, while there is one: to give it back and to take it
-/// again costs two round trips.
-pub struct KeptConnection {
-    pool: PgPool,
-    kept: Mutex<Option<PoolConnection<Postgres>>>,
-}
-
-impl KeptConnection {
-    /// One of `pool`, from the first batch on.
-    #[must_use]
-    pub fn new(pool: PgPool) -> Self {
-        Self { pool, kept: Mutex::new(None) }
-    }
-
-    /// Does `work` with the connection, which is kept where it succeeds.
-    ///
-    /// # Errors
-    ///
-    /// Those of `work`; [`StoreError::Database`] when there is no connection.
-    pub async fn with<T>(
-        &self,
-        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        let kept = self.kept().take();
-        let mut conn = match kept {
-            Some(conn) => conn,
-            None => {
-                self.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?
-            }
-        };
-        let done = work(&mut conn).await?;
-        *self.kept() = Some(conn);
-        Ok(done)
-    }
-
-    /// Gives it back.
-    pub fn let_go(&self) {
-        drop(self.kept().take());
-    }
-
-    fn kept(&self) -> MutexGuard<'_, Option<PoolConnection<Postgres>>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// The door to [`Batched`] work. Clones share it; the work ends when the last is dropped.
@@ -99,17 +48,9 @@ impl<W: Batched> Together<W> {
                 let answering = Arc::clone(&work);
                 let mut on = tokio::spawn(async move { answering.answer(asked).await });
                 if let Ok(answers) = tokio::time::timeout(SLOW, &mut on).await {
-                    if receiver.is_empty() {
-                        work.rest();
-                    }
                     tell(to, answers.unwrap_or_default());
                 } else {
-                    let work = Arc::clone(&work);
-                    tokio::spawn(async move {
-                        let answers = on.await.unwrap_or_default();
-                        work.rest();
-                        tell(to, answers);
-                    });
+                    tokio::spawn(async move { tell(to, on.await.unwrap_or_default()) });
                 }
             }
         });
@@ -137,6 +78,8 @@ fn tell<A>(to: Vec<oneshot::Sender<A>>, answers: Vec<A>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use tokio::sync::Notify;
 
     use super::*;

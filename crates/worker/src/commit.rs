@@ -9,13 +9,13 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use orchestrator_boot::{Context, Outage};
+use orchestrator_boot::{Context, KeptConnection, Outage};
 use orchestrator_engine::id::{LeaseToken, RunId};
 use orchestrator_engine::run::{RunError, RunStatus, StepRecord};
 use orchestrator_engine::store::StoreError;
 use orchestrator_engine::store::queue::{self, Finished, Lease, Requeued};
 use serde_json::Value;
-use sqlx::PgConnection;
+use sqlx::{Connection as _, PgConnection};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -128,7 +128,8 @@ impl Committer {
         let mut writing = JoinSet::new();
         let lanes = std::array::from_fn(|_| {
             let (sender, receiver) = mpsc::channel(WAITING_MAX);
-            let writer = Writer { ctx: ctx.clone(), holding: Arc::clone(holding) };
+            let conn = KeptConnection::new(ctx.pool.clone());
+            let writer = Writer { ctx: ctx.clone(), conn, holding: Arc::clone(holding) };
             writing.spawn(async move { writer.commit_all(receiver).await });
             sender
         });
@@ -170,6 +171,7 @@ impl Committer {
 /// The task that writes.
 struct Writer {
     ctx: Context,
+    conn: KeptConnection,
     holding: Arc<Holding>,
 }
 
@@ -264,7 +266,9 @@ impl Writer {
         let groups = Groups::of(writes, self.holding.over_with(&last));
         let mut outage = Outage::new("write results");
         loop {
-            match in_time("write results", groups.write(&self.ctx)).await {
+            match in_time("write results", self.conn.with(async |conn| groups.write(conn).await))
+                .await
+            {
                 Ok(held) => {
                     outage.over();
                     self.holding.ended(&last);
@@ -323,7 +327,7 @@ impl<'a> Groups<'a> {
         groups
     }
 
-    async fn write(&self, ctx: &Context) -> Result<HashSet<RunId>, StoreError> {
+    async fn write(&self, conn: &mut PgConnection) -> Result<HashSet<RunId>, StoreError> {
         // One statement is a transaction by itself; its begin and commit would be two more trips.
         let others = !self.put_back.is_empty()
             || !self.requeued.is_empty()
@@ -332,11 +336,9 @@ impl<'a> Groups<'a> {
         let single =
             [&self.begun.is_empty(), &self.checkpoints.is_empty(), &self.finished.is_empty()];
         if !others && single.iter().filter(|empty| !***empty).count() == 1 {
-            let mut conn =
-                ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
-            return self.write_on(&mut conn).await;
+            return self.write_on(conn).await;
         }
-        let mut tx = ctx.pool.begin().await.map_err(StoreError::while_trying("begin to commit"))?;
+        let mut tx = conn.begin().await.map_err(StoreError::while_trying("begin to commit"))?;
         let held = self.write_on(&mut tx).await?;
         tx.commit().await.map_err(StoreError::while_trying("commit results"))?;
         Ok(held)

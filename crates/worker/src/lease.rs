@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use orchestrator_boot::Outage;
+use orchestrator_boot::{KeptConnection, Outage};
 use orchestrator_engine::store::queue::{Leased, Past, QueueView, Take};
 use orchestrator_engine::store::{StoreError, notices};
 use orchestrator_engine::streams::WORK;
@@ -39,8 +39,13 @@ const GATHER: Duration = Duration::from_millis(2);
 
 /// Takes due work and runs it until `stop`; returns when every run has ended or was given back.
 pub(crate) async fn run(worker: Arc<Worker>, stop: CancellationToken) {
-    let mut taker =
-        Taker { going: JoinSet::new(), view: QueueView::default(), rate: Rate::default(), worker };
+    let mut taker = Taker {
+        going: JoinSet::new(),
+        conn: KeptConnection::new(worker.ctx.pool.clone()),
+        view: QueueView::default(),
+        rate: Rate::default(),
+        worker,
+    };
     taker.run(&stop).await;
     let Taker { worker, going, .. } = taker;
     note_sleep(&worker, false).await.ok();
@@ -51,6 +56,7 @@ pub(crate) async fn run(worker: Arc<Worker>, stop: CancellationToken) {
 struct Taker {
     worker: Arc<Worker>,
     going: JoinSet<()>,
+    conn: KeptConnection,
     view: QueueView,
     rate: Rate,
 }
@@ -145,13 +151,9 @@ impl Taker {
             slots: free,
             ageing: ctx.settings.worker.ageing,
         };
-        let view = &mut self.view;
-        let taken = in_time("lease due runs", async {
-            let mut conn =
-                ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
-            view.take(&mut conn, how).await
-        });
-        let taken = taken.await?;
+        let (conn, view) = (&self.conn, &mut self.view);
+        let taken = conn.with(async |conn| view.take(conn, how).await);
+        let taken = in_time("lease due runs", taken).await?;
         let leased = taken.runs;
         if !leased.is_empty() {
             measure(&worker, &leased);

@@ -1,0 +1,72 @@
+//! A connection that stays with one task from call to call. To give it back to the pool and to take one again
+//! costs two round trips; and the pool hands out those that have rested longest, so that a few busy tasks would
+//! go through all of them and find each one's caches cold.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use orchestrator_engine::store::StoreError;
+use sqlx::pool::PoolConnection;
+use sqlx::{PgConnection, PgPool, Postgres};
+
+use crate::database::TESTED_AFTER;
+
+/// After so long it goes back all the same: the pool closes those that are old.
+const KEPT_MAX: Duration = Duration::from_mins(1);
+
+/// A connection of a pool that is kept between calls, as long as the pool can spare one and it is in use.
+pub struct KeptConnection {
+    pool: PgPool,
+    kept: Mutex<Option<Kept>>,
+}
+
+struct Kept {
+    conn: PoolConnection<Postgres>,
+    since: Instant,
+    used: Instant,
+}
+
+impl KeptConnection {
+    /// One of `pool`, from the first call on.
+    #[must_use]
+    pub fn new(pool: PgPool) -> Self {
+        Self { pool, kept: Mutex::new(None) }
+    }
+
+    /// Does `work` with the connection, which is kept where it succeeds. Calls at the same time have one each.
+    ///
+    /// # Errors
+    ///
+    /// Those of `work`; [`StoreError::Database`] when there is no connection.
+    pub async fn with<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let kept = self.kept().take();
+        // One that has rested may have fallen silent: the pool asks it.
+        let kept = kept
+            .filter(|kept| kept.used.elapsed() <= TESTED_AFTER && kept.since.elapsed() <= KEPT_MAX);
+        let (mut conn, since) = match kept {
+            Some(kept) => (kept.conn, kept.since),
+            None => {
+                let acquired = self.pool.acquire().await;
+                let conn = acquired.map_err(StoreError::while_trying("reach the database"))?;
+                (conn, Instant::now())
+            }
+        };
+        let done = work(&mut conn).await?;
+        if self.is_spare() {
+            *self.kept() = Some(Kept { conn, since, used: Instant::now() });
+        }
+        Ok(done)
+    }
+
+    /// Whether others find a connection while this one is kept.
+    fn is_spare(&self) -> bool {
+        self.pool.num_idle() > 0 || self.pool.size() < self.pool.options().get_max_connections()
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Option<Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
