@@ -28,7 +28,7 @@ const BATCH: usize = 500;
 /// Writes that may wait for their transaction; beyond that, runs wait before they go on.
 const WAITING_MAX: usize = 1_000;
 /// How many transactions may be on at a time: while one waits for the disk, another can be worked on.
-const LANES: usize = 2;
+const LANES: usize = 3;
 
 /// One thing to write.
 #[derive(Clone, Debug)]
