@@ -68,9 +68,10 @@ impl Ahead {
         self.wanted.load(Ordering::Relaxed)
     }
 
-    /// How many are missing.
+    /// How many to take now: none while more than half are left, so that statements are few and large.
     pub(crate) fn missing(&self) -> u16 {
-        let missing = self.wanted().saturating_sub(self.queue().len());
+        let (wanted, left) = (self.wanted(), self.queue().len());
+        let missing = if left > wanted / 2 { 0 } else { wanted - left };
         u16::try_from(missing).unwrap_or(u16::MAX)
     }
 
