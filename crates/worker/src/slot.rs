@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 /// The most runs that wait for a checkpoint without a slot.
-const PARKED_MAX: usize = 500;
+const PARKED_MAX: usize = 900;
 
 /// The slots of a worker.
 #[derive(Debug)]
