@@ -5,6 +5,7 @@ mod bulk;
 mod concurrency;
 mod enqueue_sql;
 mod fencing;
+mod kept;
 mod lifecycle;
 mod notices;
 mod order;

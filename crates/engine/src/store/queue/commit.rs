@@ -169,7 +169,9 @@ const CHECKPOINT_MAX: usize = 4 << 20;
 
 /// Makes step records of runs that go on durable for as long as their leases last: those of one
 /// lease in one row. Of two words about one attempt at one step, the one that it has ended counts.
-/// Returns the runs whose lease held; what the others wrote counts for nothing.
+/// Returns the runs whose lease held; what the others wrote counts for nothing. Whether a lease still
+/// names the run is for whoever reads: to look for each in all that were leased with it costs more than
+/// to write it, and a worker that gives a run back says so last.
 ///
 /// # Errors
 ///
@@ -186,19 +188,14 @@ pub async fn checkpoint<R: Borrow<StepRecord>>(
     // The share lock keeps another worker from taking the lease over until this is committed.
     sqlx::query_scalar!(
         r#"
-        with live as materialized (
-            select token, run_ids from lease where token = any($5) for share
-        ),
-        held as materialized (
-            select live.token, h.run_id from live cross join unnest(live.run_ids) as h(run_id)
-        ),
+        with live as materialized (select token from lease where token = any($5) for share),
         kept as (
             insert into checkpoint (token, records)
             select k.token, k.records::json
             from unnest($3::bigint[], $4::text[]) as k(token, records) join live using (token)
         )
-        select h.run_id as "run_id!: RunId"
-        from held as h join unnest($1::uuid[], $2::bigint[]) as g(run_id, token) using (run_id, token)
+        select g.run_id as "run_id!: RunId"
+        from unnest($1::uuid[], $2::bigint[]) as g(run_id, token) join live using (token)
         "#,
         &runs,
         &tokens,
