@@ -68,4 +68,8 @@ impl Batched for Callers {
         });
         recognised.collect()
     }
+
+    async fn rest(&self) {
+        self.conn.rest().await;
+    }
 }

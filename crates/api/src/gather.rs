@@ -103,6 +103,10 @@ impl Batched for Gather {
         tell_runs(&self.teller, self.clock.now(), "run.queued", made);
         granted
     }
+
+    async fn rest(&self) {
+        self.conn.rest().await;
+    }
 }
 
 impl Gather {

@@ -24,6 +24,11 @@ pub trait Batched: Send + Sync + 'static {
 
     /// Answers each, in their order.
     fn answer(&self, asked: Vec<Self::Asked>) -> impl Future<Output = Vec<Self::Answer>> + Send;
+
+    /// What is done while nobody asks; begun anew behind each batch.
+    fn rest(&self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
 }
 
 /// The door to [`Batched`] work. Clones share it; the work ends when the last is dropped.
@@ -43,7 +48,12 @@ impl<W: Batched> Together<W> {
         let work = Arc::new(work);
         tokio::spawn(async move {
             let mut batch = Vec::with_capacity(BATCH);
-            while receiver.recv_many(&mut batch, BATCH).await > 0 {
+            loop {
+                tokio::select! {
+                    biased;
+                    count = receiver.recv_many(&mut batch, BATCH) => if count == 0 { break },
+                    () = work.rest() => continue,
+                }
                 let (asked, to): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
                 let answering = Arc::clone(&work);
                 let mut on = tokio::spawn(async move { answering.answer(asked).await });

@@ -27,7 +27,7 @@ const TRY_MAX: Duration = Duration::from_secs(5);
 const ACQUIRE_MAX: Duration = Duration::from_secs(10);
 
 /// A connection that was used a moment ago is taken to be good; one that has idled longer is asked.
-pub(crate) const TESTED_AFTER: Duration = Duration::from_secs(1);
+const TESTED_AFTER: Duration = Duration::from_secs(1);
 
 /// How long a connection in doubt may take to say that it is there, before another is taken.
 const PING_MAX: Duration = Duration::from_secs(1);

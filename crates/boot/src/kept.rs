@@ -3,18 +3,19 @@
 //! go through all of them and find each one's caches cold.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use orchestrator_engine::store::StoreError;
 use sqlx::pool::PoolConnection;
 use sqlx::{PgConnection, PgPool, Postgres};
+use tokio::time::Instant;
 
-use crate::database::TESTED_AFTER;
-
+/// One that was not used for so long goes back to the pool.
+const REST: Duration = Duration::from_millis(100);
 /// After so long it goes back all the same: the pool closes those that are old.
 const KEPT_MAX: Duration = Duration::from_mins(1);
 
-/// A connection of a pool that is kept between calls, as long as the pool can spare one and it is in use.
+/// A connection of a pool that is kept between calls, as long as the pool can spare one.
 pub struct KeptConnection {
     pool: PgPool,
     kept: Mutex<Option<Kept>>,
@@ -43,22 +44,35 @@ impl KeptConnection {
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let kept = self.kept().take();
-        // One that has rested may have fallen silent: the pool asks it.
-        let kept = kept
-            .filter(|kept| kept.used.elapsed() <= TESTED_AFTER && kept.since.elapsed() <= KEPT_MAX);
-        let (mut conn, since) = match kept {
-            Some(kept) => (kept.conn, kept.since),
-            None => {
-                let acquired = self.pool.acquire().await;
-                let conn = acquired.map_err(StoreError::while_trying("reach the database"))?;
-                (conn, Instant::now())
-            }
+        let (mut conn, since) = if let Some(kept) = kept {
+            (kept.conn, kept.since)
+        } else {
+            let acquired = self.pool.acquire().await;
+            let conn = acquired.map_err(StoreError::while_trying("reach the database"))?;
+            (conn, Instant::now())
         };
         let done = work(&mut conn).await?;
-        if self.is_spare() {
-            *self.kept() = Some(Kept { conn, since, used: Instant::now() });
+        let used = Instant::now();
+        if used - since < KEPT_MAX && self.is_spare() {
+            *self.kept() = Some(Kept { conn, since, used });
         }
         Ok(done)
+    }
+
+    /// Gives the connection back when nobody has used it for a tenth of a second; never ends while there is none.
+    /// Whoever waits for the next work to do waits for this as well.
+    pub async fn rest(&self) {
+        let used = self.kept().as_ref().map(|kept| kept.used);
+        match used {
+            Some(used) => tokio::time::sleep_until(used + REST).await,
+            None => std::future::pending().await,
+        }
+        self.let_go();
+    }
+
+    /// Gives the connection back now.
+    pub fn let_go(&self) {
+        drop(self.kept().take());
     }
 
     /// Whether others find a connection while this one is kept.

@@ -178,7 +178,12 @@ struct Writer {
 impl Writer {
     async fn commit_all(&self, mut waiting: mpsc::Receiver<Waiting>) {
         let mut batch = Vec::with_capacity(BATCH);
-        while waiting.recv_many(&mut batch, BATCH).await > 0 {
+        loop {
+            tokio::select! {
+                biased;
+                count = waiting.recv_many(&mut batch, BATCH) => if count == 0 { break },
+                () = self.conn.rest() => continue,
+            }
             let metrics = self.ctx.metrics.worker();
             #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
             metrics.commit_batch.observe(batch.len() as f64);

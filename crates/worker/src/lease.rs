@@ -84,6 +84,7 @@ impl Taker {
                     worker.look.notify_one();
                     continue;
                 }
+                () = self.conn.rest() => continue,
             };
             if full_takes > 0 && slot.is_some() && worker.ahead.wanted() == 0 {
                 tokio::time::sleep(GATHER).await;
@@ -116,6 +117,7 @@ impl Taker {
                 }
             }
             let Some(pause) = pause else { continue };
+            self.conn.let_go();
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = wake.heard() => worker.look.notify_one(),

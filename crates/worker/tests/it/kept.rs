@@ -55,6 +55,18 @@ async fn the_last_of_a_pool_is_not_kept_from_others() {
 }
 
 #[tokio::test]
+async fn one_that_is_not_used_goes_back() {
+    let pool = pool_of(2).await;
+    let kept = KeptConnection::new(pool.clone());
+    backend(&kept).await;
+
+    kept.rest().await;
+
+    let (first, second) = (pool.acquire().await, pool.acquire().await);
+    assert!(first.is_ok() && second.is_ok(), "both are there: {first:?}, {second:?}");
+}
+
+#[tokio::test]
 async fn after_a_failure_the_pool_has_it_back() {
     let pool = pool_of(2).await;
     let kept = KeptConnection::new(pool.clone());
