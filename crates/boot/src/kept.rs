@@ -43,7 +43,8 @@ impl KeptConnection {
         &self,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let kept = self.kept().take();
+        // One whose rest nobody waited for may have fallen silent: the pool asks those that it lends.
+        let kept = self.kept().take().filter(|kept| kept.used.elapsed() <= 2 * REST);
         let (mut conn, since) = if let Some(kept) = kept {
             (kept.conn, kept.since)
         } else {
