@@ -1,6 +1,7 @@
 //! What a service is handed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use orchestrator_engine::clock::Clock;
 use orchestrator_engine::config::{Secret, Service, Settings};
@@ -12,6 +13,9 @@ use sqlx::PgPool;
 use crate::Traces;
 use crate::database;
 use crate::health::{CheckOutcome, HealthBoard};
+
+/// How long the database may take to let us go.
+const GOODBYE_MAX: Duration = Duration::from_secs(3);
 
 /// What a service is handed. Clones share everything in it.
 ///
@@ -96,6 +100,19 @@ impl Context {
     #[must_use]
     pub fn sibling(&self) -> Self {
         Self { process_id: ProcessId::new(self.clock.now(), &mut id::rng()), ..self.clone() }
+    }
+
+    /// Says goodbye to the database, which may have fallen silent, for at most three seconds; then sends
+    /// the spans that are left.
+    pub async fn close(&self) {
+        let goodbye = async { tokio::join!(self.listening.close(), self.pool.close()) };
+        if tokio::time::timeout(GOODBYE_MAX, goodbye).await.is_err() {
+            tracing::warn!(
+                "the database did not let us go within {} s; its connections are dropped",
+                GOODBYE_MAX.as_secs()
+            );
+        }
+        self.traces.close().await;
     }
 }
 

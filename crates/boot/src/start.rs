@@ -161,12 +161,8 @@ where
     if matches!(service, Service::Scheduler | Service::Worker) {
         port::serve(ctx.clone(), address, port_stop).await?;
     }
-    let (health, pool, traces) = (ctx.health.clone(), ctx.pool.clone(), ctx.traces.clone());
-    let listening = ctx.listening.clone();
-    let ended = within(body(ctx, stop.clone()), &stop, &health).await;
-    listening.close().await;
-    pool.close().await;
-    traces.close().await;
+    let ended = within(body(ctx.clone(), stop.clone()), &stop, &ctx.health).await;
+    ctx.close().await;
     ended
 }
 

@@ -154,13 +154,11 @@ async fn beside_servers(
     store::agent::ensure_admin(&pool, &key, SystemClock.now())
         .await
         .map_err(Failure::while_doing("make the admin's key"))?;
-    let ctx = Context::new(Service::Cli, settings, pool.clone(), Arc::new(SystemClock));
+    let ctx = Context::new(Service::Cli, settings, pool, Arc::new(SystemClock));
     let servers = ctx.settings.tools.mcp_config.as_deref();
     let up = || announce(&base, &place.data_dir, servers);
     let ended = serve_all(&ctx, args.workers, stop, up).await;
-    ctx.listening.close().await;
-    pool.close().await;
-    ctx.traces.close().await;
+    ctx.close().await;
     ended
 }
 

@@ -5,7 +5,7 @@
 //! waits for a task that somebody else holds. A worker that dies in between leaves the next run to
 //! the scheduler's sweep, and the count to the next failure.
 
-use orchestrator_boot::Context;
+use orchestrator_boot::{Context, in_time};
 use orchestrator_engine::id::{AgentId, RunId, TaskId};
 use orchestrator_engine::run::RunStatus;
 use orchestrator_engine::store::{StoreError, queue, task};
@@ -32,12 +32,12 @@ impl Ended {
 
 /// Does what follows; an outage is left to the scheduler.
 pub(crate) async fn ended(ctx: &Context, ended: &Ended) {
-    if let Err(error) = let_next_in(ctx, ended).await {
+    if let Err(error) = in_time("let the next run in", let_next_in(ctx, ended)).await {
         tracing::debug!(task.id = %ended.task, error = &error as &dyn std::error::Error,
             "the runs that waited for this one will be let in by a scheduler");
     }
     if ended.status == RunStatus::Failed
-        && let Err(error) = pause_if_failing(ctx, ended).await
+        && let Err(error) = in_time("look for failures", pause_if_failing(ctx, ended)).await
     {
         tracing::warn!(task.id = %ended.task, error = &error as &dyn std::error::Error,
             "pause_after_failures could not be looked at; the next failure will do it");

@@ -14,6 +14,8 @@ use orchestrator_engine::task::{Backoff, TaskSpec};
 use serde_json::Value;
 use sqlx::PgPool;
 
+use crate::in_time;
+
 /// How many revisions are kept ready.
 const KEPT: NonZeroUsize = NonZeroUsize::new(512).expect("not zero");
 /// What the addresses of tools without effects outside begin with.
@@ -78,8 +80,8 @@ impl Definitions {
         if let Some(kept) = kept {
             return Ok(kept);
         }
-        // Boxed, as it is rare and large: a run whose definition is at hand does not make room for it.
-        let definition = Arc::new(of_task(Box::pin(read(pool, task, revision)).await?)?);
+        let spec = in_time("read a task", read(pool, task, revision)).await?;
+        let definition = Arc::new(of_task(spec)?);
         self.0.lock().unwrap_or_else(PoisonError::into_inner).put(key, Arc::clone(&definition));
         Ok(definition)
     }

@@ -192,13 +192,16 @@ impl Taker {
 /// Says whether new runs are to be notified of.
 async fn note_sleep(worker: &Worker, sleeps: bool) -> Result<(), StoreError> {
     let ctx = &worker.ctx;
-    let mut conn =
-        ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
-    if sleeps {
-        notices::sleep(&mut conn, ctx.process_id).await
-    } else {
-        notices::wake(&mut conn, ctx.process_id).await
-    }
+    in_time("say whether we sleep", async {
+        let conn = ctx.pool.acquire().await;
+        let mut conn = conn.map_err(StoreError::while_trying("reach the database"))?;
+        if sleeps {
+            notices::sleep(&mut conn, ctx.process_id).await
+        } else {
+            notices::wake(&mut conn, ctx.process_id).await
+        }
+    })
+    .await
 }
 
 /// Works on a run until it is over, then on those that were taken ahead, one after the other. Its slot

@@ -18,12 +18,12 @@ use rand::RngExt as _;
 use serde_json::Value;
 use tracing::Instrument as _;
 
-use crate::Worker;
 use crate::commit::{Write, Written};
 use crate::definitions::{Definition, DefinitionError};
 use crate::held::{Held, Why};
 use crate::slot::Slot;
 use crate::trace::{self, TracedTools};
+use crate::{Worker, in_time};
 
 /// How long a run waits before it is tried again after the database failed under it.
 const AFTER_OUTAGE: Duration = Duration::from_secs(1);
@@ -174,8 +174,7 @@ async fn prepare(
 ) -> Result<Prepared, StoreError> {
     let asks_last = definition.pipeline.reads("last");
     let (mut records, last) = if run.past != Past::Fresh || asks_last {
-        // Boxed, as it is rare and large: other runs do not make room for it.
-        Box::pin(read_past(worker, run, asks_last)).await?
+        in_time("read what a run has done", read_past(worker, run, asks_last)).await?
     } else {
         (Vec::new(), None)
     };

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use orchestrator_boot::{BoxError, Context};
 use orchestrator_engine::config::ToolSettings;
-use orchestrator_engine::store::process;
+use orchestrator_engine::store::{StoreError, process};
 use orchestrator_engine::tool::ToolSpec;
 use orchestrator_tools::{AllowList, LlmConfig, Registry, ToolsConfig};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::Offer;
+use crate::{Offer, in_time};
 
 /// How often the catalogue is told again, lest it fade.
 const REPEAT: Duration = Duration::from_mins(10);
@@ -94,16 +94,16 @@ pub(crate) async fn keep_published(ctx: &Context, mut catalogue: watch::Receiver
 
 /// Tells which tools there are. Returns whether that succeeded.
 pub(crate) async fn publish(ctx: &Context, tools: &[ToolSpec]) -> bool {
-    let told = async {
-        let mut conn = ctx.pool.acquire().await?;
-        process::offer_tools(&mut conn, tools).await?;
-        Ok::<_, BoxError>(())
-    };
+    let told = in_time("tell our tools", async {
+        let conn = ctx.pool.acquire().await;
+        let mut conn = conn.map_err(StoreError::while_trying("reach the database"))?;
+        process::offer_tools(&mut conn, tools).await
+    });
     match told.await {
         Ok(()) => true,
         Err(error) => {
             tracing::warn!(
-                error = &*error as &dyn std::error::Error,
+                error = &error as &dyn std::error::Error,
                 "the tools of this worker could not be told; will try again"
             );
             false
