@@ -32,8 +32,6 @@ pub struct Fault {
     pub about: &'static str,
     /// What it needs around it.
     pub stage: Stage,
-    /// Why it is done only when it is named: what is not promised yet.
-    pub unpromised: Option<&'static str>,
     inject: Inject,
 }
 
@@ -43,84 +41,72 @@ pub const FAULTS: &[Fault] = &[
         name: "workers-killed",
         about: "SIGKILL of workers at random",
         stage: Stage::Plain,
-        unpromised: None,
         inject: |world, plan| workers_killed::inject(world, plan).boxed(),
     },
     Fault {
         name: "workers-paused",
         about: "SIGSTOP of workers past their lease, then SIGCONT",
         stage: Stage::Plain,
-        unpromised: None,
         inject: |world, plan| workers_paused::inject(world, plan).boxed(),
     },
     Fault {
         name: "postgres-restarted",
         about: "Postgres stopped with `-m immediate`",
         stage: Stage::Plain,
-        unpromised: None,
         inject: |world, plan| postgres_restarted::inject(world, plan).boxed(),
     },
     Fault {
         name: "sessions-terminated",
         about: "`pg_terminate_backend` at random",
         stage: Stage::Plain,
-        unpromised: None,
         inject: |world, plan| sessions_terminated::inject(world, plan).boxed(),
     },
     Fault {
         name: "connections-refused",
         about: "Postgres at `max_connections`",
         stage: Stage::Plain,
-        unpromised: None,
         inject: |world, plan| connections_refused::inject(world, plan).boxed(),
     },
     Fault {
         name: "redis-lost",
         about: "Redis killed, emptied, flushed",
         stage: Stage::Plain,
-        unpromised: None,
         inject: |world, plan| redis_lost::inject(world, plan).boxed(),
     },
     Fault {
         name: "network-cut",
         about: "network to Postgres: connections closed, then silent for a while",
         stage: Stage::BehindProxy,
-        unpromised: None,
         inject: |world, plan| network_cut::inject(world, plan).boxed(),
     },
     Fault {
         name: "network-slow",
         about: "network to Postgres: 50 ms more in each direction",
         stage: Stage::BehindProxy,
-        unpromised: None,
         inject: |world, plan| network_slow::inject(world, plan).boxed(),
     },
     Fault {
         name: "network-lost",
         about: "network to Postgres: open connections silent for ever",
         stage: Stage::BehindProxy,
-        unpromised: Some("a write on a connection that falls silent is waited for without a limit"),
         inject: |world, plan| network_lost::inject(world, plan).boxed(),
     },
     Fault {
         name: "disk-full",
         about: "no room on the disk of Postgres",
         stage: Stage::SmallDisk,
-        unpromised: None,
         inject: |world, plan| disk_full::inject(world, plan).boxed(),
     },
     Fault {
         name: "clock-off",
         about: "clocks of two workers an hour ahead and an hour behind",
         stage: Stage::Plain,
-        unpromised: None,
         inject: |world, plan| clock_off::inject(world, plan).boxed(),
     },
     Fault {
         name: "rolling-restart",
         about: "SIGTERM and a new process for each process in turn",
         stage: Stage::Plain,
-        unpromised: None,
         inject: |world, plan| rolling_restart::inject(world, plan).boxed(),
     },
 ];
@@ -130,12 +116,6 @@ impl Fault {
     #[must_use]
     pub fn named(name: &str) -> Option<&'static Self> {
         FAULTS.iter().find(|fault| fault.name == name)
-    }
-
-    /// Why it is left out unless it is named: it is not promised yet, or this machine lacks something.
-    #[must_use]
-    pub fn left_out(&self) -> Option<&'static str> {
-        self.unpromised.or_else(|| self.lacks())
     }
 
     /// What this machine lacks for it.

@@ -8,7 +8,7 @@ use orchestrator_chaos::{Plan, trial};
 /// Holds a short trial of the fault.
 async fn breaks_no_promise(name: &str) {
     let fault = Fault::named(name).expect("there is such a fault");
-    if let Some(reason) = fault.left_out() {
+    if let Some(reason) = fault.lacks() {
         eprintln!("{name} is left out: {reason}");
         return;
     }
