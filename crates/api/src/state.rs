@@ -11,7 +11,7 @@ use orchestrator_engine::id::{AgentId, RunId, TaskId};
 use orchestrator_engine::metrics::Metrics;
 use orchestrator_engine::run::RunStatus;
 use orchestrator_engine::schedule::zone_named_in;
-use orchestrator_engine::store::{StoreError, queue};
+use orchestrator_engine::store::{StoreError, queue, reach};
 use orchestrator_engine::streams::{Lifecycle, Streams, Teller};
 use serde_json::{Map, Value, json};
 use sqlx::PgPool;
@@ -176,13 +176,13 @@ impl Api {
         let mut admitted = queue::admit_tasks(&self.pool, tasks).await?;
         let owners: Vec<_> = owners.into_iter().collect();
         let mut keys = Vec::new();
-        let mut conn = self.reach().await?;
+        let mut conn = reach(&self.pool).await?;
         for owner in &owners {
             keys.extend(queue::keys_to_admit(&mut conn, Some(*owner)).await?);
         }
         drop(conn);
         admitted += queue::admit_keys(&self.pool, &keys).await?;
-        let mut conn = self.reach().await?;
+        let mut conn = reach(&self.pool).await?;
         let mut rates = Vec::new();
         for owner in owners {
             rates.extend(queue::waiting_rates(&mut conn, Some(owner)).await?);
@@ -197,17 +197,13 @@ impl Api {
         Ok(())
     }
 
-    async fn reach(&self) -> Result<PoolConnection<sqlx::Postgres>, StoreError> {
-        self.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))
-    }
-
     /// A connection of the pool.
     ///
     /// # Errors
     ///
     /// 503 when none is free in time, or the database is out of reach.
     pub async fn conn(&self) -> Result<PoolConnection<sqlx::Postgres>, Problem> {
-        Ok(self.reach().await?)
+        Ok(reach(&self.pool).await?)
     }
 }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use orchestrator_engine::config::Service;
-use orchestrator_engine::store::StoreError;
 use orchestrator_engine::store::process::{self, HEARTBEAT, Process};
+use orchestrator_engine::store::{StoreError, reach};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Context, Outage, in_time};
@@ -31,8 +31,7 @@ async fn say(ctx: &Context, service: Service, load: (usize, usize)) -> Result<()
         active: number(load.1),
         started_at: ctx.started_at,
     };
-    let mut conn =
-        ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
+    let mut conn = reach(&ctx.pool).await?;
     process::heartbeat(&mut conn, &us).await
 }
 

@@ -5,7 +5,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use orchestrator_engine::store::StoreError;
+use orchestrator_engine::store::{StoreError, reach};
 use sqlx::pool::PoolConnection;
 use sqlx::{PgConnection, PgPool, Postgres};
 use tokio::time::Instant;
@@ -48,9 +48,7 @@ impl KeptConnection {
         let (mut conn, since) = if let Some(kept) = kept {
             (kept.conn, kept.since)
         } else {
-            let acquired = self.pool.acquire().await;
-            let conn = acquired.map_err(StoreError::while_trying("reach the database"))?;
-            (conn, Instant::now())
+            (reach(&self.pool).await?, Instant::now())
         };
         let done = work(&mut conn).await?;
         let used = Instant::now();

@@ -13,9 +13,9 @@ use orchestrator_boot::{Context, Outage, in_time};
 use orchestrator_engine::id::{self, EventId, RunId};
 use orchestrator_engine::run::Trigger;
 use orchestrator_engine::schedule::{check_topic, topic_matches};
-use orchestrator_engine::store::StoreError;
 use orchestrator_engine::store::event::{self, Event, NewEvent, Started, Subscription};
 use orchestrator_engine::store::queue::{self, NewWork};
+use orchestrator_engine::store::{StoreError, reach};
 use orchestrator_engine::streams::{Consumer, Entry, Lifecycle};
 use orchestrator_engine::task::{Merging, TaskSpec};
 use serde_json::{Value, json};
@@ -55,8 +55,7 @@ async fn poll(ctx: &Context, held: &Notify) {
 /// Usually there are none, and one question is enough.
 async fn consume_left(ctx: &Context, held: &Notify) -> Result<(), StoreError> {
     let waiting = in_time("look for events", async {
-        let mut conn =
-            ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
+        let mut conn = reach(&ctx.pool).await?;
         event::are_waiting(&mut conn).await
     });
     if waiting.await? { consume_waiting(ctx, held).await } else { Ok(()) }
@@ -108,8 +107,7 @@ async fn keep_once(ctx: &Context, events: &[NewEvent]) -> Result<(), StoreError>
     if events.is_empty() {
         return Ok(());
     }
-    let mut conn =
-        ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
+    let mut conn = reach(&ctx.pool).await?;
     let kept = event::ingest(&mut conn, events).await?;
     ctx.metrics.process().events.with_label_values(&["in"]).inc_by(kept);
     Ok(())

@@ -18,7 +18,7 @@ use orchestrator_engine::schedule::{Schedule, ScheduleSpec};
 use orchestrator_engine::store::calendar::{self, CalendarCache};
 use orchestrator_engine::store::fire::{self, Decided, Decision, DueTask};
 use orchestrator_engine::store::queue::{Canceled, NewWork};
-use orchestrator_engine::store::{StoreError, fire::Disposition};
+use orchestrator_engine::store::{StoreError, fire::Disposition, reach};
 use orchestrator_engine::streams::{Lifecycle, SCHEDULE};
 use orchestrator_engine::task::TaskSpec;
 use sqlx::PgConnection;
@@ -121,8 +121,7 @@ impl Firing {
     }
 
     async fn next_due(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
-        let reach = StoreError::while_trying("reach the database");
-        let mut conn = self.ctx.pool.acquire().await.map_err(reach)?;
+        let mut conn = reach(&self.ctx.pool).await?;
         fire::next_fire_at(&mut conn).await
     }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_boot::{BoxError, Context, Service, in_time, within};
-use orchestrator_engine::store::{StoreError, data_limit};
+use orchestrator_engine::store::{StoreError, data_limit, reach};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -57,7 +57,6 @@ pub async fn serve(ctx: Context, stop: CancellationToken) -> Result<(), BoxError
 
 /// Has SQL refuse what this program would refuse.
 async fn limit_data(ctx: &Context) -> Result<(), StoreError> {
-    let mut conn =
-        ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
+    let mut conn = reach(&ctx.pool).await?;
     data_limit::set(&mut conn, ctx.settings.run_data_max_bytes).await
 }

@@ -4,9 +4,9 @@
 use chrono::{DateTime, Utc};
 use orchestrator_engine::id::TaskId;
 use orchestrator_engine::schedule::{Schedule, ScheduleSpec, ZONE_DATA};
-use orchestrator_engine::store::StoreError;
 use orchestrator_engine::store::calendar::{self, CalendarCache};
 use orchestrator_engine::store::zones::{self, Timed};
+use orchestrator_engine::store::{StoreError, reach};
 use orchestrator_engine::task::TaskSpec;
 use sqlx::{PgConnection, PgPool};
 
@@ -57,7 +57,7 @@ pub async fn if_changed(pool: &PgPool) -> Result<usize, StoreError> {
 ///
 /// When the database failed; tasks before that may have been moved.
 pub async fn moves(pool: &PgPool, carry_out: bool) -> Result<Vec<Move>, StoreError> {
-    let mut conn = pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
+    let mut conn = reach(pool).await?;
     let mut found = Vec::new();
     let mut after = None;
     let mut calendars = CalendarCache::default();

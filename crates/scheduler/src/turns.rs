@@ -11,7 +11,7 @@ use std::time::Duration;
 use orchestrator_boot::{Context, Outage, within};
 use orchestrator_engine::store::notices::{self, Notices};
 use orchestrator_engine::store::queue::Admitted;
-use orchestrator_engine::store::{StoreError, queue};
+use orchestrator_engine::store::{StoreError, queue, reach};
 use sqlx::PgConnection;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -86,8 +86,7 @@ async fn pass_on(
 ///
 /// When the database failed; what was committed before stays.
 pub async fn take(ctx: &Context) -> Result<Option<Duration>, StoreError> {
-    let reach = || StoreError::while_trying("reach the database");
-    let mut conn = ctx.pool.acquire().await.map_err(reach())?;
+    let mut conn = reach(&ctx.pool).await?;
     let released = queue::release_catch_up(&mut conn, ctx.settings.scheduler.catch_up_rate).await?;
     let mut tasks = queue::tasks_to_admit(&mut conn).await?;
     drop(conn);
@@ -100,21 +99,19 @@ pub async fn take(ctx: &Context) -> Result<Option<Duration>, StoreError> {
     if released.runs > 0 || admitted.begun > 0 {
         ctx.streams.wake_workers().await;
     }
-    let mut conn = ctx.pool.acquire().await.map_err(reach())?;
+    let mut conn = reach(&ctx.pool).await?;
     next_turn(&mut conn).await
 }
 
 async fn admit_keys(ctx: &Context) -> Result<Admitted, StoreError> {
-    let mut conn =
-        ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
+    let mut conn = reach(&ctx.pool).await?;
     let keys = queue::keys_to_admit(&mut conn, None).await?;
     drop(conn);
     queue::admit_keys(&ctx.pool, &keys).await
 }
 
 async fn admit_rates(ctx: &Context) -> Result<Admitted, StoreError> {
-    let mut conn =
-        ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
+    let mut conn = reach(&ctx.pool).await?;
     let rates = queue::waiting_rates(&mut conn, None).await?;
     drop(conn);
     let open = rates.into_iter().filter(|one| one.wait.is_zero()).map(|one| (one.owner, one.key));

@@ -9,7 +9,7 @@ use orchestrator_engine::id::TaskId;
 use orchestrator_engine::pipeline::Pipeline;
 use orchestrator_engine::problem::Problem;
 use orchestrator_engine::store::queue::Leased;
-use orchestrator_engine::store::{StoreError, execution};
+use orchestrator_engine::store::{StoreError, execution, reach};
 use orchestrator_engine::task::{Backoff, TaskSpec};
 use serde_json::Value;
 use sqlx::PgPool;
@@ -88,7 +88,7 @@ impl Definitions {
 }
 
 async fn read(pool: &PgPool, task: TaskId, revision: i32) -> Result<Value, StoreError> {
-    let mut conn = pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
+    let mut conn = reach(pool).await?;
     execution::revision(&mut conn, task, revision).await
 }
 

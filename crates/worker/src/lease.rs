@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use orchestrator_boot::{KeptConnection, Outage};
 use orchestrator_engine::store::queue::{Leased, Past, QueueView, Take};
-use orchestrator_engine::store::{StoreError, notices};
+use orchestrator_engine::store::{StoreError, notices, reach};
 use orchestrator_engine::streams::WORK;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -193,8 +193,7 @@ impl Taker {
 async fn note_sleep(worker: &Worker, sleeps: bool) -> Result<(), StoreError> {
     let ctx = &worker.ctx;
     in_time("say whether we sleep", async {
-        let conn = ctx.pool.acquire().await;
-        let mut conn = conn.map_err(StoreError::while_trying("reach the database"))?;
+        let mut conn = reach(&ctx.pool).await?;
         if sleeps {
             notices::sleep(&mut conn, ctx.process_id).await
         } else {

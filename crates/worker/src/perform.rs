@@ -13,7 +13,7 @@ use orchestrator_engine::pipeline::{
 };
 use orchestrator_engine::run::{RunError, RunStatus, StepRecord, StepStatus};
 use orchestrator_engine::store::queue::{Finished, Lease, Leased, Past, Requeued};
-use orchestrator_engine::store::{StoreError, execution};
+use orchestrator_engine::store::{StoreError, execution, reach};
 use rand::RngExt as _;
 use serde_json::Value;
 use tracing::Instrument as _;
@@ -213,7 +213,7 @@ async fn read_past(
     asks_last: bool,
 ) -> Result<(Vec<StepRecord>, Option<Value>), StoreError> {
     let pool = &worker.ctx.pool;
-    let mut conn = pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
+    let mut conn = reach(pool).await?;
     let records = match run.past {
         Past::Fresh => Vec::new(),
         _ => execution::step_records(&mut conn, &[run.lease.run_id]).await?,

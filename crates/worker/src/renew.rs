@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use orchestrator_boot::Outage;
-use orchestrator_engine::store::{StoreError, queue};
+use orchestrator_engine::store::{StoreError, queue, reach};
 use tokio::time::Instant;
 
 use crate::commit::Write;
@@ -47,8 +47,7 @@ async fn renew(worker: &Worker) -> Result<(), StoreError> {
         return Ok(());
     }
     let leases: Vec<_> = held.iter().map(|held| held.lease).collect();
-    let mut conn =
-        worker.ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
+    let mut conn = reach(&worker.ctx.pool).await?;
     let renewed = queue::renew(&mut conn, &leases, worker.ctx.settings.worker.lease).await?;
     drop(conn);
     let leases: HashSet<_> = leases.into_iter().collect();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use orchestrator_boot::{BoxError, Context};
 use orchestrator_engine::config::ToolSettings;
-use orchestrator_engine::store::{StoreError, process};
+use orchestrator_engine::store::{process, reach};
 use orchestrator_engine::tool::ToolSpec;
 use orchestrator_tools::{AllowList, LlmConfig, Registry, ToolsConfig};
 use tokio::sync::watch;
@@ -95,8 +95,7 @@ pub(crate) async fn keep_published(ctx: &Context, mut catalogue: watch::Receiver
 /// Tells which tools there are. Returns whether that succeeded.
 pub(crate) async fn publish(ctx: &Context, tools: &[ToolSpec]) -> bool {
     let told = in_time("tell our tools", async {
-        let conn = ctx.pool.acquire().await;
-        let mut conn = conn.map_err(StoreError::while_trying("reach the database"))?;
+        let mut conn = reach(&ctx.pool).await?;
         process::offer_tools(&mut conn, tools).await
     });
     match told.await {

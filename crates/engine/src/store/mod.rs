@@ -28,7 +28,19 @@ pub mod zones;
 
 use std::time::Duration;
 
+use sqlx::pool::PoolConnection;
+use sqlx::{PgPool, Postgres};
+
 pub use migrate::{MigrateError, migrate};
+
+/// A connection of `pool`.
+///
+/// # Errors
+///
+/// [`StoreError::Database`] when there is none in time.
+pub async fn reach(pool: &PgPool) -> Result<PoolConnection<Postgres>, StoreError> {
+    pool.acquire().await.map_err(StoreError::while_trying("reach the database"))
+}
 
 /// Why a query did not do what was asked.
 #[derive(Debug, thiserror::Error)]

@@ -2,8 +2,8 @@
 
 use orchestrator_boot::Context;
 use orchestrator_engine::run::RunStatus;
-use orchestrator_engine::store::StoreError;
 use orchestrator_engine::store::queue::{self, Expired};
+use orchestrator_engine::store::{StoreError, reach};
 use orchestrator_engine::streams::Lifecycle;
 
 /// The most runs ended in one transaction.
@@ -29,8 +29,7 @@ pub(super) async fn runs(ctx: &Context) -> Result<(), StoreError> {
 }
 
 async fn any(ctx: &Context) -> Result<bool, StoreError> {
-    let mut conn =
-        ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
+    let mut conn = reach(&ctx.pool).await?;
     queue::have_expired(&mut conn).await
 }
 

@@ -1,14 +1,13 @@
 //! How long the queue is, and how old.
 
 use orchestrator_boot::Context;
-use orchestrator_engine::store::{StoreError, fire, queue};
+use orchestrator_engine::store::{StoreError, fire, queue, reach};
 
 /// Beyond this the depth is not counted on: "very long" is enough to know.
 const DEPTH_MAX: u32 = 100_000;
 
 pub(super) async fn queue(ctx: &Context) -> Result<(), StoreError> {
-    let mut conn =
-        ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
+    let mut conn = reach(&ctx.pool).await?;
     let (depth, oldest) = fire::backlog(&mut conn, DEPTH_MAX).await?;
     let metrics = ctx.metrics.scheduler();
     metrics.queue_depth.set(depth);

@@ -4,11 +4,10 @@
 use std::time::Duration;
 
 use orchestrator_boot::Context;
-use orchestrator_engine::store::{StoreError, retention};
+use orchestrator_engine::store::{StoreError, reach, retention};
 
 pub(super) async fn old(ctx: &Context) -> Result<(), StoreError> {
-    let mut conn =
-        ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
+    let mut conn = reach(&ctx.pool).await?;
     let kept = Duration::from_secs(u64::from(ctx.settings.retention_days) * 24 * 3600);
     let Some(pruned) = retention::prune(&mut conn, kept, ctx.clock.now()).await? else {
         return Ok(()); // another scheduler is at it

@@ -1,11 +1,10 @@
 //! The invariants, as a metric that somebody can be woken by.
 
 use orchestrator_boot::Context;
-use orchestrator_engine::store::{StoreError, invariant};
+use orchestrator_engine::store::{StoreError, invariant, reach};
 
 pub(super) async fn invariants(ctx: &Context) -> Result<(), StoreError> {
-    let mut conn =
-        ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
+    let mut conn = reach(&ctx.pool).await?;
     for found in invariant::check(&mut conn).await? {
         ctx.metrics
             .scheduler()

@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use orchestrator_boot::Context;
-use orchestrator_engine::store::{StoreError, process};
+use orchestrator_engine::store::{StoreError, process, reach};
 
 /// A tool that no worker has offered for a day is no longer in the catalogue.
 const TOOL_KEPT: Duration = Duration::from_hours(24);
 
 pub(super) async fn forget(ctx: &Context) -> Result<(), StoreError> {
-    let mut conn =
-        ctx.pool.acquire().await.map_err(StoreError::while_trying("reach the database"))?;
+    let mut conn = reach(&ctx.pool).await?;
     process::forget_gone(&mut conn).await?;
     process::forget_tools(&mut conn, TOOL_KEPT).await?;
     let alive = process::alive(&mut conn, "worker").await?;
