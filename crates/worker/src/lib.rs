@@ -93,7 +93,7 @@ pub async fn serve(ctx: Context, stop: CancellationToken) -> Result<(), BoxError
 ///
 /// # Errors
 ///
-/// None at present: an outage of Postgres or Redis is waited out.
+/// When the loop that takes runs panicked; an outage of Postgres or Redis is waited out.
 pub async fn serve_with(
     ctx: Context,
     offer: Offer,
@@ -143,14 +143,16 @@ pub async fn serve_with(
             );
         })
     };
-    lease::run(Arc::clone(&worker), stop).await;
+    // A task among the others: whoever calls this may be on a thread that has to be woken for each slot
+    // that becomes free.
+    let ended = tokio::spawn(lease::run(Arc::clone(&worker), stop)).await;
     helpers.abort();
     drop(helpers.await);
     drop(worker);
     drop(pulse.await);
     while committing.join_next().await.is_some() {} // ends when the last run has let go of the committer
     drop(telling.await); // and this when the last word is told
-    Ok(())
+    ended.map_err(Into::into)
 }
 
 /// `secrets.<NAME>` from the settings `SECRET_<NAME>`.
