@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use orchestrator_boot::{Context, KeptConnection, Outage};
 use orchestrator_engine::id::{LeaseToken, RunId};
-use orchestrator_engine::run::{RunError, RunStatus, StepRecord};
+use orchestrator_engine::run::{RunError, RunStatus};
 use orchestrator_engine::store::StoreError;
-use orchestrator_engine::store::queue::{self, Finished, Lease, Requeued};
+use orchestrator_engine::store::queue::{self, Finished, Lease, Requeued, Sealed};
 use serde_json::Value;
 use sqlx::{Connection as _, PgConnection};
 use tokio::sync::{mpsc, oneshot};
@@ -36,13 +36,13 @@ pub enum Write {
     /// That a run leased ahead is begun.
     Begin(Lease),
     /// Steps of a run that goes on.
-    Checkpoint(Lease, Vec<StepRecord>),
+    Checkpoint(Lease, Vec<Sealed>),
     /// The run was leased ahead and not begun: somebody else may have it.
     PutBack(Lease),
     /// The run goes back to the queue for another try.
     Requeue(Requeued),
     /// The run goes back to the queue, as if it had not been taken.
-    Release(Lease, Vec<StepRecord>),
+    Release(Lease, Vec<Sealed>),
     /// The end of the run.
     Finish(Finished),
 }
@@ -65,7 +65,7 @@ impl Write {
     }
 
     /// The steps in it.
-    pub fn into_records(self) -> Vec<StepRecord> {
+    pub fn into_records(self) -> Vec<Sealed> {
         match self {
             Self::Begin(_) | Self::PutBack(_) => Vec::new(),
             Self::Checkpoint(_, records) | Self::Release(_, records) => records,
@@ -75,7 +75,7 @@ impl Write {
     }
 
     /// The steps in it.
-    pub fn records(&self) -> &[StepRecord] {
+    pub fn records(&self) -> &[Sealed] {
         match self {
             Self::Begin(_) | Self::PutBack(_) => &[],
             Self::Checkpoint(_, records) | Self::Release(_, records) => records,
@@ -84,7 +84,7 @@ impl Write {
         }
     }
 
-    fn records_mut(&mut self) -> &mut [StepRecord] {
+    fn records_mut(&mut self) -> &mut [Sealed] {
         match self {
             Self::Begin(_) | Self::PutBack(_) => &mut [],
             Self::Checkpoint(_, records) | Self::Release(_, records) => records,
@@ -242,7 +242,7 @@ impl Writer {
         if let Write::Finish(finished) = write {
             finished.status = RunStatus::Failed;
             finished.output = None;
-            for record in &mut finished.records {
+            for record in finished.records.iter_mut().map(Sealed::unseal) {
                 (record.input, record.output) = (None, None);
             }
             finished.error = Some(RunError {
@@ -300,12 +300,12 @@ fn answers(writes: &[Write], held: &HashSet<RunId>) -> Vec<Written> {
 #[derive(Default)]
 struct Groups<'a> {
     begun: Vec<Lease>,
-    checkpoints: Vec<(Lease, Vec<&'a StepRecord>)>,
+    checkpoints: Vec<(Lease, Vec<&'a Sealed>)>,
     put_back: Vec<Lease>,
     requeued: Vec<&'a Requeued>,
     released: Vec<Lease>,
     /// The steps of those.
-    kept: Vec<(Lease, Vec<&'a StepRecord>)>,
+    kept: Vec<(Lease, Vec<&'a Sealed>)>,
     finished: Vec<&'a Finished>,
     /// The leases of whose runs none is left then.
     over: Vec<LeaseToken>,
@@ -384,7 +384,7 @@ fn strip_nul(write: &mut Write) {
             error.message = error.message.replace('\0', "");
         }
     }
-    for record in write.records_mut() {
+    for record in write.records_mut().iter_mut().map(Sealed::unseal) {
         record.input.iter_mut().for_each(strip_nul_value);
         record.output.iter_mut().for_each(strip_nul_value);
         if let Some(error) = &mut record.error {

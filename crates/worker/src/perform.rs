@@ -12,7 +12,7 @@ use orchestrator_engine::pipeline::{
     self, Journal, JournalError, Outcome, Retry, RunContext, backoff,
 };
 use orchestrator_engine::run::{RunError, RunStatus, StepRecord, StepStatus};
-use orchestrator_engine::store::queue::{Finished, Lease, Leased, Past, Requeued};
+use orchestrator_engine::store::queue::{Finished, Lease, Leased, Past, Requeued, Sealed};
 use orchestrator_engine::store::{StoreError, execution, reach};
 use rand::RngExt as _;
 use serde_json::Value;
@@ -164,7 +164,7 @@ async fn run_attempt(
 struct Prepared {
     context: RunContext,
     /// Steps that were on when an earlier worker was lost, now marked as failed.
-    interrupted: Vec<StepRecord>,
+    interrupted: Vec<Sealed>,
 }
 
 async fn prepare(
@@ -186,7 +186,7 @@ async fn prepare(
             step: Some(record.path.clone()),
             ..fault("lease_lost", "its worker was lost while the step was on")
         });
-        interrupted.push(record.clone());
+        interrupted.push(Sealed::now(record.clone()));
     }
     let params = match run.params.take() {
         Some(Value::Object(params)) => params,
@@ -232,14 +232,11 @@ fn conclude(
     definition: &Definition,
     attempt: i32,
     outcome: Outcome,
-    earlier: Vec<StepRecord>,
+    earlier: Vec<Sealed>,
 ) -> Option<Write> {
     let all = |records: Vec<StepRecord>| {
         let mut all = earlier;
-        if all.is_empty() {
-            return records;
-        }
-        all.extend(records);
+        all.extend(records.into_iter().map(Sealed::from));
         all
     };
     match outcome {
@@ -284,7 +281,7 @@ fn failed(
     attempt: i32,
     error: RunError,
     retry: Retry,
-    records: Vec<StepRecord>,
+    records: Vec<Sealed>,
 ) -> Write {
     worker.ctx.metrics.worker().errors.with_label_values(&[reason(&error.kind)]).inc();
     let (delay, counts) = match retry {
@@ -305,7 +302,7 @@ fn reason(kind: &str) -> &str {
     if REASONS.contains(&kind) { kind } else { "tool_failed" }
 }
 
-fn canceled(worker: &Worker, held: &Held, records: Vec<StepRecord>) -> Write {
+fn canceled(worker: &Worker, held: &Held, records: Vec<Sealed>) -> Write {
     let error = fault("canceled", "it was canceled on request");
     Write::Finish(finished(worker, held, RunStatus::Canceled, Some(error), records))
 }
@@ -329,7 +326,7 @@ fn finished(
     held: &Held,
     status: RunStatus,
     error: Option<RunError>,
-    records: Vec<StepRecord>,
+    records: Vec<Sealed>,
 ) -> Finished {
     Finished {
         lease: held.lease,
@@ -360,9 +357,9 @@ struct RunJournal<'a> {
 /// Step records of this attempt, but for those that the pipeline still has.
 struct Records {
     /// Durable for as long as the lease lasts.
-    kept: Vec<StepRecord>,
+    kept: Vec<Sealed>,
     /// They go with the first checkpoint, or with the end.
-    unsent: Vec<StepRecord>,
+    unsent: Vec<Sealed>,
 }
 
 impl RunJournal<'_> {
@@ -370,7 +367,7 @@ impl RunJournal<'_> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn all(self) -> Vec<StepRecord> {
+    fn all(self) -> Vec<Sealed> {
         let Records { mut kept, unsent } =
             self.records.into_inner().unwrap_or_else(PoisonError::into_inner);
         kept.extend(unsent);
@@ -381,7 +378,7 @@ impl RunJournal<'_> {
 impl Journal for RunJournal<'_> {
     fn checkpoint(&self, records: Vec<StepRecord>) -> BoxFuture<'_, Result<(), JournalError>> {
         let mut all = std::mem::take(&mut self.records().unsent);
-        all.extend(records);
+        all.extend(records.into_iter().map(Sealed::now));
         async move {
             let write = Write::Checkpoint(self.held.lease, all);
             let writing = self.worker.committer.write(write);

@@ -74,7 +74,7 @@ pub(crate) async fn show_steps(worker: &Worker) {
         }
         for held in worker.holding.all() {
             if let Some(record) = held.untold_step(SHOWN_AFTER) {
-                worker.committer.write(Write::Checkpoint(held.lease, vec![record])).await;
+                worker.committer.write(Write::Checkpoint(held.lease, vec![record.into()])).await;
             }
         }
     }

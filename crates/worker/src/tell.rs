@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use orchestrator_boot::Context;
 use orchestrator_engine::id::{AgentId, RunId, TaskId};
-use orchestrator_engine::run::{RunStatus, StepRecord, StepStatus};
-use orchestrator_engine::store::queue::Leased;
+use orchestrator_engine::run::{RunStatus, StepStatus};
+use orchestrator_engine::store::queue::{Leased, Sealed};
 use orchestrator_engine::streams::Lifecycle;
 
 use crate::Worker;
@@ -132,7 +132,7 @@ pub(crate) fn lost(ctx: &Context, subject: &Subject) {
 }
 
 /// Counts the steps that ended, and what language models charged.
-pub(crate) fn steps(ctx: &Context, records: &[StepRecord]) {
+pub(crate) fn steps(ctx: &Context, records: &[Sealed]) {
     let metrics = ctx.metrics.worker();
     for record in records.iter().filter(|record| record.status != StepStatus::Running) {
         let tool = record.uses.as_deref().unwrap_or("control");

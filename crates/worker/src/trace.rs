@@ -15,7 +15,7 @@ use orchestrator_boot::Context;
 use orchestrator_boot::traces::{Span, SpanKind};
 use orchestrator_engine::id::{self, RunId};
 use orchestrator_engine::run::{RunStatus, StepRecord, StepStatus};
-use orchestrator_engine::store::queue::{Lease, Leased};
+use orchestrator_engine::store::queue::{Lease, Leased, Sealed};
 use orchestrator_engine::tool::{ToolCall, ToolCaller, ToolError};
 use orchestrator_engine::trace::TraceParent;
 use serde_json::Value;
@@ -98,7 +98,7 @@ impl Tracer {
 
 impl Traced {
     /// Sends a span for each of `records` that this attempt began and that has ended.
-    pub(crate) fn steps(&self, ctx: &Context, records: &[StepRecord]) {
+    pub(crate) fn steps(&self, ctx: &Context, records: &[Sealed]) {
         for record in records.iter().filter(|record| record.started_at >= self.begun) {
             if let Some(ended) = record.finished_at {
                 ctx.traces.send(self.step(record, ended));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use orchestrator_engine::clock::Clock as _;
 use orchestrator_engine::id::{self, ProcessId};
 use orchestrator_engine::run::{StepRecord, StepStatus};
-use orchestrator_engine::store::queue::{self, Past, QueueView, Take};
+use orchestrator_engine::store::queue::{self, Past, QueueView, Sealed, Take};
 use orchestrator_testkit::{FakeTools, TestApp, task};
 use serde_json::json;
 
@@ -101,7 +101,9 @@ async fn checkpoints_outlive_the_lease_under_which_they_were_written() {
     let run = queue::enqueue(&mut conn, app.work(None)).await.unwrap().run_id;
     let lost = app.take_ahead(&mut conn, LAPSED, 10, 1).await.runs.remove(0);
     let on = StepRecord { path: "two".into(), status: StepStatus::Running, ..step(&app) };
-    queue::checkpoint(&mut conn, &[(lost.lease, vec![step(&app), on])]).await.unwrap();
+    queue::checkpoint(&mut conn, &[(lost.lease, vec![Sealed::from(step(&app)), on.into()])])
+        .await
+        .unwrap();
     let before = app.steps(run).await;
     app.take_ahead(&mut conn, LEASE, 10, 1).await;
 

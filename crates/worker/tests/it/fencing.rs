@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use orchestrator_engine::clock::Clock as _;
 use orchestrator_engine::run::{RunError, RunStatus, StepRecord, StepStatus};
-use orchestrator_engine::store::queue::{self, Finished, Lease, Past, Requeued};
+use orchestrator_engine::store::queue::{self, Finished, Lease, Past, Requeued, Sealed};
 use orchestrator_testkit::TestApp;
 use serde_json::json;
 
@@ -20,7 +20,7 @@ fn success(app: &TestApp, lease: Lease) -> Finished {
         finished_at: app.clock.now(),
         output: Some(json!("done")),
         error: None,
-        records: vec![step(app)],
+        records: vec![step(app).into()],
         in_attempt: true,
         records_are_all: false,
     }
@@ -52,14 +52,15 @@ async fn a_worker_that_lost_its_lease_writes_nothing() {
     let first = app.take(&mut conn, LAPSED, 5).await.runs.remove(0);
     let second = app.take(&mut conn, LEASE, 5).await.runs.remove(0);
 
-    let checkpoint =
-        queue::checkpoint(&mut conn, &[(first.lease, vec![step(&app)])]).await.unwrap();
+    let checkpoint = queue::checkpoint(&mut conn, &[(first.lease, vec![Sealed::from(step(&app))])])
+        .await
+        .unwrap();
     let requeue = Requeued {
         lease: first.lease,
         delay: Duration::ZERO,
         counts: true,
         error: RunError { kind: "timeout".into(), message: "late".into(), step: None },
-        records: vec![step(&app)],
+        records: vec![step(&app).into()],
     };
     let requeued = queue::requeue(&mut conn, &[requeue]).await.unwrap();
     let renewed = queue::renew(&mut conn, &[first.lease], LEASE).await.unwrap();
@@ -101,8 +102,8 @@ async fn a_late_word_that_a_step_is_running_does_not_undo_its_end() {
     let held = app.take(&mut conn, LEASE, 5).await.runs.remove(0);
     let running = StepRecord { status: StepStatus::Running, output: None, ..step(&app) };
 
-    queue::checkpoint(&mut conn, &[(held.lease, vec![step(&app)])]).await.unwrap();
-    queue::checkpoint(&mut conn, &[(held.lease, vec![running])]).await.unwrap();
+    queue::checkpoint(&mut conn, &[(held.lease, vec![Sealed::from(step(&app))])]).await.unwrap();
+    queue::checkpoint(&mut conn, &[(held.lease, vec![Sealed::from(running)])]).await.unwrap();
 
     assert_eq!(app.steps(held.lease.run_id).await, ["one#1 succeeded"]);
 }

@@ -12,6 +12,7 @@ use serde_json::Value;
 use sqlx::PgConnection;
 
 use super::lease::{Lease, columns, distinct};
+use super::sealed::Sealed;
 use crate::id::{LeaseToken, RunId};
 use crate::run::{RunError, RunStatus, StepRecord};
 use crate::store::{StoreError, seconds};
@@ -30,7 +31,7 @@ pub struct Finished {
     /// Why it did not come to it; always there when it failed.
     pub error: Option<RunError>,
     /// All steps that were done under this lease.
-    pub records: Vec<StepRecord>,
+    pub records: Vec<Sealed>,
     /// Whether it ended in an attempt of its own: not so when those before had used them all up.
     pub in_attempt: bool,
     /// Whether `records` are all there are of the run: then they are kept in its own row, which costs
@@ -50,7 +51,7 @@ pub struct Requeued {
     /// Why.
     pub error: RunError,
     /// All steps that were done under this lease.
-    pub records: Vec<StepRecord>,
+    pub records: Vec<Sealed>,
 }
 
 /// Ends runs: removes them from the queue, writes their records and those of their last steps.
@@ -77,7 +78,7 @@ pub async fn finish<F: Borrow<Finished> + Sync>(
     let counted: Vec<i16> = finished.iter().map(|one| i16::from(one.in_attempt)).collect();
     let in_rows = finished.iter().zip(&whole).filter(|(_, whole)| whole.is_none());
     let steps = Steps::of(
-        in_rows.flat_map(|(one, _)| one.records.iter().map(|record| (one.lease.run_id, record))),
+        in_rows.flat_map(|(one, _)| one.records.iter().map(|record| (one.lease.run_id, &**record))),
     );
     let over: Vec<_> = over.iter().map(|token| token.0).collect();
     // One statement: the rows deleted decide which runs and which steps are written. The share lock
@@ -159,9 +160,12 @@ fn whole_records(finished: &Finished) -> Option<String> {
     if !finished.records_are_all || finished.records.is_empty() {
         return None;
     }
-    // What Postgres cannot read back as jsonb has to be refused now, as it is for rows.
-    let text = serde_json::to_string(&finished.records).ok()?;
-    (!text.contains("\\u0000")).then_some(text)
+    let mut text = String::new();
+    for record in &finished.records {
+        text.push(if text.is_empty() { '[' } else { ',' });
+        text.push_str(&record.json()?);
+    }
+    Some(text + "]")
 }
 
 /// The most bytes of one row of `checkpoint`, but for a single record that is larger.
@@ -176,7 +180,7 @@ const CHECKPOINT_MAX: usize = 4 << 20;
 /// # Errors
 ///
 /// [`StoreError::Database`]; nothing is written then, if the caller's transaction ends with it.
-pub async fn checkpoint<R: Borrow<StepRecord>>(
+pub async fn checkpoint<R: Borrow<Sealed>>(
     conn: &mut PgConnection,
     checkpoints: &[(Lease, Vec<R>)],
 ) -> Result<Vec<RunId>, StoreError> {
@@ -210,7 +214,7 @@ pub async fn checkpoint<R: Borrow<StepRecord>>(
 
 /// The rows of checkpoints: tokens and JSON arrays. `None` where Postgres could not read one back as
 /// jsonb: then it has to be refused now.
-fn checkpoint_rows<R: Borrow<StepRecord>>(
+fn checkpoint_rows<R: Borrow<Sealed>>(
     checkpoints: &[(Lease, Vec<R>)],
 ) -> Option<(Vec<i64>, Vec<String>)> {
     let mut open: HashMap<LeaseToken, String> = HashMap::new();
@@ -218,7 +222,7 @@ fn checkpoint_rows<R: Borrow<StepRecord>>(
     for (lease, records) in checkpoints {
         let row = open.entry(lease.token).or_default();
         for record in records {
-            let record = serde_json::to_string(record.borrow()).ok()?;
+            let record = record.borrow().json()?;
             if row.len() + record.len() > CHECKPOINT_MAX && !row.is_empty() {
                 tokens.push(lease.token.0);
                 rows.push(std::mem::take(row) + "]");
@@ -232,8 +236,7 @@ fn checkpoint_rows<R: Borrow<StepRecord>>(
         tokens.push(token.0);
         rows.push(row + "]");
     }
-    let has_nul = rows.iter().any(|row| row.contains("\\u0000"));
-    (!has_nul).then_some((tokens, rows))
+    Some((tokens, rows))
 }
 
 /// Writes step records as rows of their own, which outlive the lease. A record that has ended is never changed: a late word
@@ -243,16 +246,15 @@ fn checkpoint_rows<R: Borrow<StepRecord>>(
 /// # Errors
 ///
 /// [`StoreError::Database`]; nothing is written then, if the caller's transaction ends with it.
-pub async fn keep_steps<R: Borrow<StepRecord>>(
+pub async fn keep_steps<R: Borrow<Sealed>>(
     conn: &mut PgConnection,
     kept: &[(Lease, Vec<R>)],
 ) -> Result<Vec<RunId>, StoreError> {
     let leases: Vec<Lease> = kept.iter().map(|(lease, _)| *lease).collect();
     let (runs, tokens) = columns(&leases);
-    let steps =
-        Steps::of(kept.iter().flat_map(|(lease, records)| {
-            records.iter().map(|record| (lease.run_id, record.borrow()))
-        }));
+    let steps = Steps::of(kept.iter().flat_map(|(lease, records)| {
+        records.iter().map(|record| (lease.run_id, &**record.borrow()))
+    }));
     // The share lock keeps another worker from taking the lease over until this is committed: a record
     // can not arrive behind the back of the run's next holder.
     sqlx::query_scalar!(

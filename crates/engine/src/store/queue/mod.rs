@@ -17,6 +17,7 @@ mod lease;
 mod merge;
 mod places;
 mod rates;
+mod sealed;
 mod take;
 
 pub use bulk::{MANY_MAX, retry_many};
@@ -35,4 +36,5 @@ pub use lease::{
 pub use merge::{enqueue_trigger, hold_tasks};
 pub use places::{Placed, admit_key, admit_keys, keys_to_admit};
 pub use rates::{WaitingRate, admit_rate, admit_rates, held_come_due_in, waiting_rates};
+pub use sealed::Sealed;
 pub use take::{QueueView, Take, Taken, untaken};
