@@ -70,22 +70,25 @@ pub async fn run(args: Args, env: Env) -> Result<ExitCode, Failure> {
         postgres_settings: Vec::new(),
     };
     let search_path = env.raw("PATH").unwrap_or_default().to_owned();
-    let servers = tokio::select! {
-        servers = Servers::start(&place, options, &search_path) => servers?,
+    let mut servers = tokio::select! {
+        servers = Servers::start(&place, options.clone(), &search_path) => servers?,
         () = calm.cancelled() => {
             Servers::end_leftovers(&place).await?;
             return Ok(ExitCode::SUCCESS);
         }
     };
+    let env = for_servers(env, &servers);
     let ended = tokio::select! {
-        ended = beside_servers(&args, env, &servers, &place, &calm) => ended,
+        ended = beside_servers(&args, &env, &place, &calm) => ended,
+        gone = servers.keep_up(&place, &options, &search_path) => Err(gone),
         () = hurry.cancelled() => {
             tracing::warn!("not waiting for runs; their leases run out by themselves");
             Err(Failure::failed("ended before everything was drained"))
         }
     };
     servers.stop().await;
-    ended.map(|()| ExitCode::SUCCESS)
+    let others_ended = Servers::end_leftovers(&place).await; // what somebody started in place of ours
+    ended.and(others_ended).map(|()| ExitCode::SUCCESS)
 }
 
 /// The environment with what differs in `dev`: the port of the command line, loopback alone, and the
@@ -103,6 +106,19 @@ fn for_dev(env: Env, args: &Args) -> Env {
     match env.raw("MCP_CONFIG") {
         None if own_servers.is_file() => env.with("MCP_CONFIG", own_servers.to_string_lossy()),
         _ => env,
+    }
+}
+
+/// The environment with the servers that we started.
+fn for_servers(env: Env, servers: &Servers) -> Env {
+    let env = match &servers.database_url {
+        // Nothing stands between us and our own.
+        Some(url) => env.with("DATABASE_URL", url).with("DATABASE_DIRECT_URL", url),
+        None => env,
+    };
+    match &servers.redis_url {
+        Some(url) => env.with("REDIS_URL", url),
+        None => env,
     }
 }
 
@@ -126,21 +142,11 @@ fn ensure_free(address: SocketAddr) -> Result<(), Failure> {
 /// What is done while the servers run.
 async fn beside_servers(
     args: &Args,
-    env: Env,
-    servers: &Servers,
+    env: &Env,
     place: &Place,
     stop: &CancellationToken,
 ) -> Result<(), Failure> {
-    let env = match &servers.database_url {
-        // Nothing stands between us and our own.
-        Some(url) => env.with("DATABASE_URL", url).with("DATABASE_DIRECT_URL", url),
-        None => env,
-    };
-    let env = match &servers.redis_url {
-        Some(url) => env.with("REDIS_URL", url),
-        None => env,
-    };
-    let settings = Settings::read(&env)
+    let settings = Settings::read(env)
         .map_err(|problems| Failure::Usage(format!("settings are wrong:\n{problems}")))?;
     let key = admin_key(&settings, &place.data_dir)?;
     let base = base_url(settings.api.host, settings.api.port);

@@ -8,6 +8,7 @@
 
 mod account;
 mod binaries;
+mod keep;
 mod place;
 mod postgres;
 mod process;
@@ -40,7 +41,43 @@ pub struct Servers {
     pub database_url: Option<String>,
     /// Where Redis is, with the password, when it was started.
     pub redis_url: Option<String>,
-    running: Vec<process::Server>,
+    running: Vec<Running>,
+}
+
+/// A server that we started.
+#[derive(Debug)]
+struct Running {
+    kind: Kind,
+    server: process::Server,
+    url: String,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Postgres,
+    Redis,
+}
+
+impl Kind {
+    /// Starts one, and waits until it answers; returns its URL as well.
+    async fn start(
+        self,
+        place: &Place,
+        options: &Options,
+        search_path: &str,
+    ) -> Result<(process::Server, String), Failure> {
+        match self {
+            Self::Postgres => postgres::start(place, options, search_path).await,
+            Self::Redis => redis::start(place, options, search_path).await,
+        }
+    }
+
+    async fn answers(self, url: &str) -> bool {
+        match self {
+            Self::Postgres => postgres::answers(url).await,
+            Self::Redis => redis::answers(url).await,
+        }
+    }
 }
 
 impl Servers {
@@ -73,17 +110,27 @@ impl Servers {
         // Also of those that are not wanted this time.
         Self::end_leftovers(place).await?;
         if options.postgres {
-            let (server, url) = postgres::start(place, options, search_path).await?;
-            self.running.push(server);
+            let url = self.start_one(Kind::Postgres, place, options, search_path).await?;
             postgres::ensure_database(&url).await?;
             self.database_url = Some(url);
         }
         if options.redis {
-            let (server, url) = redis::start(place, options, search_path).await?;
-            self.running.push(server);
+            let url = self.start_one(Kind::Redis, place, options, search_path).await?;
             self.redis_url = Some(url);
         }
         Ok(())
+    }
+
+    async fn start_one(
+        &mut self,
+        kind: Kind,
+        place: &Place,
+        options: &Options,
+        search_path: &str,
+    ) -> Result<String, Failure> {
+        let (server, url) = kind.start(place, options, search_path).await?;
+        self.running.push(Running { kind, server, url: url.clone() });
+        Ok(url)
     }
 
     /// Stops what a killed predecessor left running in `place`.
@@ -98,8 +145,8 @@ impl Servers {
 
     /// Stops them, the last started first, and waits until they have ended.
     pub async fn stop(self) {
-        for server in self.running.into_iter().rev() {
-            server.stop().await;
+        for one in self.running.into_iter().rev() {
+            one.server.stop().await;
         }
     }
 }

@@ -165,7 +165,8 @@ async fn init(
         .map_err(Failure::while_doing(format!("move the new data to {}", data.display())))
 }
 
-async fn answers(url: &str) -> bool {
+/// Whether it lets us in.
+pub(super) async fn answers(url: &str) -> bool {
     match PgConnection::connect(url).await {
         Ok(connection) => connection.close().await.is_ok(),
         Err(_) => false,

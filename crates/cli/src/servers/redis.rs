@@ -79,7 +79,8 @@ fn quoted(path: &Path) -> String {
     format!("\"{}\"", path.display().to_string().replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-async fn answers(url: &str) -> bool {
+/// Whether it lets us in.
+pub(super) async fn answers(url: &str) -> bool {
     let asked = async {
         let client = redis::Client::open(url)?;
         let mut connection = client.get_multiplexed_async_connection().await?;

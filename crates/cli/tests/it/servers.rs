@@ -4,7 +4,10 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{Connection as _, PgConnection};
+
+use crate::system::{Place, free_port};
 
 /// A running `orchestrator servers` whose command prints where Postgres is, and waits until its
 /// input is closed.
@@ -39,6 +42,24 @@ impl Running {
     fn kill(mut self) {
         self.process.kill().expect("it runs");
         self.process.wait().expect("it is our child");
+    }
+}
+
+/// A process that is told to end, as by Ctrl-C, also when the test fails: it would leave servers behind.
+struct Interrupted(Child);
+
+impl Interrupted {
+    fn end(&mut self) -> Option<i32> {
+        let _ = kill_process(Pid::from_child(&self.0), Signal::INT); // it may have ended
+        self.0.wait().expect("it is our child").code()
+    }
+}
+
+impl Drop for Interrupted {
+    fn drop(&mut self) {
+        if self.0.try_wait().is_ok_and(|ended| ended.is_none()) {
+            self.end();
+        }
     }
 }
 
@@ -93,6 +114,43 @@ async fn a_second_process_on_the_same_data_is_refused_with_a_sentence() {
     assert_eq!(second.status.code(), Some(1));
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(said.contains("in use by another orchestrator"), "{said}");
+}
+
+/// `dev` outlives its servers: both are killed, and it goes on with new ones on the same data.
+#[test]
+fn servers_of_dev_that_are_killed_are_started_again() {
+    let place = Place::new();
+    let dev = place
+        .command()
+        .args(["dev", "--port", &free_port().to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary is built");
+    let mut dev = Interrupted(dev);
+    let mut said = BufReader::new(dev.0.stdout.take().expect("it is piped")).lines();
+    let mut logged = BufReader::new(dev.0.stderr.take().expect("it is piped")).lines();
+    assert!(
+        said.any(|line| line.is_ok_and(|line| line == "Ready.")),
+        "it ended before it was ready"
+    );
+    place.file("t.yaml", "{name: kept, title: t, schedule_kind: manual, payload: {pipeline: [{id: a, uses: core.echo}]}}");
+    place.call(&["apply", "-f", "t.yaml"]).expect(0);
+
+    for pid_file in ["postgres/postmaster.pid", "redis/redis.pid"] {
+        let path = place.folder.path().join(".orchestrator/servers").join(pid_file);
+        let text = std::fs::read_to_string(path).unwrap();
+        let pid = text.lines().next().unwrap().parse().unwrap();
+        kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    }
+    for _ in 0..2 {
+        assert!(logged.any(|line| line.is_ok_and(|line| line.contains("is up again"))));
+    }
+    std::thread::spawn(move || logged.for_each(drop)); // what it says later must not fill the pipe
+    place.call(&["task", "run", "kept", "--watch"]).expect(0);
+
+    assert_eq!(dev.end(), Some(0), "it stops everything that it started");
 }
 
 #[tokio::test]

@@ -67,7 +67,8 @@ impl Place {
         std::fs::write(path, content).expect("files can be written");
     }
 
-    fn command(&self) -> Command {
+    /// The binary, to be started in the folder.
+    pub fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_orchestrator"));
         command.current_dir(self.folder.path()).env_clear().env("TZ", "UTC");
         if let Some(path) = Env::from_process().raw("PATH") {
@@ -147,7 +148,8 @@ impl Drop for System {
     }
 }
 
-fn free_port() -> u16 {
+/// A port that nobody listens on.
+pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
     listener.local_addr().expect("it has an address").port()
 }
