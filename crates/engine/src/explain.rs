@@ -58,7 +58,7 @@ pub fn explain(facts: &Facts<'_>) -> Explanation {
         ),
         (None, None) => ("not_due".to_owned(), not_due(facts)),
         (None, Some(nominal)) if facts.at > facts.now => future(facts, nominal),
-        (None, Some(_)) => unrecorded(facts),
+        (None, Some(nominal)) => unrecorded(facts, nominal),
     };
     Explanation { verdict, answer }
 }
@@ -192,24 +192,25 @@ fn future(facts: &Facts<'_>, nominal: &Nominal) -> (String, String) {
             facts.local(until)
         ));
     }
+    if let Some((disposition, reason)) = left_out(nominal) {
+        return (disposition.to_string(), format!("It will not run: {reason}."));
+    }
+    let note = nominal.note.as_ref().map(|note| format!(" {}.", capital(note)));
+    (
+        "planned".to_owned(),
+        format!("It is planned: due {}.{}", facts.schedule.summary(), note.unwrap_or_default()),
+    )
+}
+
+/// What the schedule itself says of a time that it names and that does not fire, and why; `None`: it fires.
+/// The ledger is told with the next time that does, or with the next change of the task.
+#[must_use]
+pub fn left_out(nominal: &Nominal) -> Option<(Disposition, String)> {
     match &nominal.kind {
-        NominalKind::Excluded { reason } => {
-            (Disposition::SkippedExcluded.to_string(), format!("It will not run: {reason}."))
-        }
-        NominalKind::DroppedByDst => (
-            Disposition::SkippedDst.to_string(),
-            format!("It will not run: {}.", nominal.note.clone().unwrap_or_default()),
-        ),
-        NominalKind::Fire => {
-            let note = nominal.note.as_ref().map(|note| format!(" {}.", capital(note)));
-            (
-                "planned".to_owned(),
-                format!(
-                    "It is planned: due {}.{}",
-                    facts.schedule.summary(),
-                    note.unwrap_or_default()
-                ),
-            )
+        NominalKind::Fire => None,
+        NominalKind::Excluded { reason } => Some((Disposition::SkippedExcluded, reason.clone())),
+        NominalKind::DroppedByDst => {
+            Some((Disposition::SkippedDst, nominal.note.clone().unwrap_or_default()))
         }
     }
 }
@@ -223,8 +224,15 @@ fn paused(facts: &Facts<'_>) -> String {
 }
 
 /// A time that has come, that the schedule names, and that the ledger does not know.
-fn unrecorded(facts: &Facts<'_>) -> (String, String) {
+fn unrecorded(facts: &Facts<'_>, nominal: &Nominal) -> (String, String) {
     let task = facts.task;
+    let is_over = matches!(task.status, TaskStatus::Canceled | TaskStatus::Completed);
+    if facts.at > task.cursor_at
+        && !(is_over && facts.at > task.updated_at)
+        && let Some((disposition, reason)) = left_out(nominal)
+    {
+        return (disposition.to_string(), format!("It did not run: {reason}."));
+    }
     let undecided = |answer: String| ("undecided".to_owned(), answer);
     if facts.at > task.cursor_at {
         match task.status {

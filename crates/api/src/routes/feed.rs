@@ -192,16 +192,25 @@ fn drawn(
         compiled.iter().filter(|(task, _)| task.is_active).collect();
     let timed: Vec<Timed<'_>> = active
         .iter()
-        .map(|(task, schedule)| Timed {
-            schedule,
-            from: task.cursor_at + TimeDelta::microseconds(1),
-            fires: u32::try_from(task.fires).unwrap_or(0),
-            most,
+        .map(|(task, schedule)| {
+            let put_off = put_off(task, schedule, now);
+            let from = task.cursor_at + TimeDelta::microseconds(1);
+            let fires = u32::try_from(task.fires).unwrap_or(0);
+            Timed {
+                schedule,
+                from: put_off.map_or(from, |until| until.max(from)),
+                fires: fires + u32::from(put_off.is_some()),
+                most,
+            }
         })
         .collect();
     let planned = feed::upcoming(&timed, to, ENTRIES_MAX);
     let mut entries: Vec<Entry> =
         planned.into_iter().map(|(place, fire)| to_come(active[place], fire)).collect();
+    entries.extend(active.iter().filter_map(|(task, schedule)| {
+        let at = put_off(task, schedule, now).filter(|at| *at < to)?;
+        Some(entry(task, schedule, at, Some("The task is snoozed until then".to_owned())))
+    }));
     entries.extend(fired.into_iter().filter_map(|row| {
         let of = compiled.iter().find(|(task, _)| task.id == row.task_id)?;
         Some(past(of, &row))
@@ -210,6 +219,13 @@ fn drawn(
     entries.truncate(ENTRIES_MAX);
     entries.sort_by_key(|entry| (entry.at, entry.task));
     feed::write(name, &entries)
+}
+
+/// When the one run begins that stands for all times a snooze puts off.
+fn put_off(task: &FeedTask, schedule: &Schedule, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let until = task.snoozed_until.filter(|until| *until > now)?;
+    let from = task.cursor_at + TimeDelta::microseconds(1);
+    schedule.last_fire_before(until, from).map(|_| until)
 }
 
 fn to_come((task, schedule): &(FeedTask, Schedule), fire: Fire) -> Entry {

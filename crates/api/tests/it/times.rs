@@ -211,3 +211,70 @@ async fn a_dry_run_of_a_change_shows_which_fires_move_and_changes_nothing() {
         .expect(422);
     assert_eq!(wrong.pointers(), ["/schedule_expr"]);
 }
+
+/// What the schedule itself leaves out has come and gone without a fire: it is said to be so before the
+/// ledger knows it, and stays so when the task is paused, resumed and canceled.
+#[tokio::test]
+async fn an_excluded_time_that_has_passed_was_excluded_whatever_becomes_of_the_task() {
+    let api = TestApi::new().await;
+    let declared = json!({"name": "t", "schedule_kind": "cron", "schedule_expr": "0 * * * *",
+                          "policy": {"catch_up": "none"}, "exclude": ["2026-03-02"]});
+    api.post("/tasks", task_with(declared)).await.expect(201);
+    api.clock.set(at(10) + TimeDelta::minutes(30));
+
+    let (told, answer) = verdict(&api, "2026-03-02T10:00").await;
+    assert_eq!(told, "skipped_excluded");
+    assert_eq!(answer, "It did not run: 2026-03-02 is in exclude.");
+    let shown = occurrences(&api).await;
+    let excluded = |hour: u32, count: i64| (at(hour), "skipped_excluded".to_owned(), count);
+    assert_eq!(shown, [excluded(9, 1), excluded(10, 1)]);
+
+    api.post("/tasks/t/pause", json!({"reason": "a look"})).await.expect(200);
+    api.clock.set(at(12) + TimeDelta::minutes(30));
+    assert_eq!(verdict(&api, "2026-03-02T12:00").await.0, "skipped_excluded");
+    api.post("/tasks/t/resume", json!({})).await.expect(200);
+    assert_eq!(occurrences(&api).await, [excluded(9, 4)]);
+
+    api.clock.set(at(13) + TimeDelta::minutes(30));
+    let id = api.get("/tasks/t").await.str("/id");
+    api.call("DELETE", "/tasks/t", ADMIN_KEY, json!(null)).await.expect(204);
+    let last = api.get(&format!("/tasks/{id}/explain?at=2026-03-02T13:00:00Z")).await.expect(200);
+    assert_eq!(last.str("/verdict"), "skipped_excluded");
+    assert_eq!(last.body["occurrence"]["nominal_at"], "2026-03-02T13:00:00Z");
+}
+
+/// The ledger of the 2nd of March, and what will be in it.
+async fn occurrences(api: &TestApi) -> Vec<(DateTime<Utc>, String, i64)> {
+    let day = "from=2026-03-02T00:00:00Z&to=2026-03-03T00:00:00Z";
+    let shown = api.get(&format!("/tasks/t/occurrences?{day}")).await.expect(200);
+    let items = shown.body["items"].as_array().unwrap().iter();
+    items
+        .map(|item| {
+            (
+                item["nominal_at"].as_str().unwrap().parse().unwrap(),
+                item["disposition"].as_str().unwrap().to_owned(),
+                item["count"].as_i64().unwrap(),
+            )
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_snooze_shows_in_what_is_planned() {
+    let api = TestApi::new().await;
+    let declared = json!({"name": "t", "schedule_kind": "cron", "schedule_expr": "0 9-13 * * *"});
+    api.post("/tasks", task_with(declared)).await.expect(201);
+    api.post("/tasks/t/snooze", json!({"until": "2026-03-02T11:15:00Z"})).await.expect(200);
+
+    let planned = |hour: u32| (at(hour), "planned".to_owned(), 1);
+    assert_eq!(occurrences(&api).await, [planned(11), planned(12), planned(13)]);
+    let shown = api.get("/tasks/t/occurrences").await;
+    let reason = shown.str("/items/0/reason");
+    assert!(reason.contains("snoozed until 2026-03-02T11:15:00+00:00"), "{reason}");
+    let feed = api.get("/tasks/t.ics?days=1").await.expect(200).text;
+    let starts: Vec<_> = feed.lines().filter(|line| line.starts_with("DTSTART")).take(3).collect();
+    assert_eq!(
+        starts,
+        ["DTSTART:20260302T111500Z", "DTSTART:20260302T120000Z", "DTSTART:20260302T130000Z"]
+    );
+}

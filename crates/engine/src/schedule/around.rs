@@ -29,6 +29,18 @@ impl Schedule {
         self.last_before_counted(at, not_before).0
     }
 
+    /// The last time that fires strictly before `at` and not before `not_before`.
+    #[must_use]
+    pub fn last_fire_before(
+        &self,
+        at: DateTime<Utc>,
+        not_before: DateTime<Utc>,
+    ) -> Option<Nominal> {
+        let last = self.last_before(at, not_before);
+        std::iter::successors(last, |later| self.last_before(later.at, not_before))
+            .find(Nominal::fires)
+    }
+
     /// With how many times the next time was asked for.
     fn last_before_counted(
         &self,

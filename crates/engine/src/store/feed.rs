@@ -156,6 +156,8 @@ pub struct FeedTask {
     pub updated_at: DateTime<Utc>,
     /// Every nominal time up to here has its disposition.
     pub cursor_at: DateTime<Utc>,
+    /// The times before it are put off until then.
+    pub snoozed_until: Option<DateTime<Utc>>,
     /// How often it has fired.
     pub fires: i32,
     /// Whether its schedule is followed.
@@ -169,18 +171,39 @@ struct FeedTaskRow {
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
     cursor_at: DateTime<Utc>,
+    snoozed_until: Option<DateTime<Utc>>,
     fires: i32,
     is_active: bool,
 }
 
 impl FeedTaskRow {
     fn task(self) -> Result<FeedTask, StoreError> {
-        let Self { id, agent_id, spec, created_at, updated_at, cursor_at, fires, is_active } = self;
+        let Self {
+            id,
+            agent_id,
+            spec,
+            created_at,
+            updated_at,
+            cursor_at,
+            snoozed_until,
+            fires,
+            is_active,
+        } = self;
         let spec = serde_json::from_value(spec).map_err(|error| StoreError::Database {
             doing: "read a task",
             source: sqlx::Error::Decode(error.into()),
         })?;
-        Ok(FeedTask { id, agent_id, spec, created_at, updated_at, cursor_at, fires, is_active })
+        Ok(FeedTask {
+            id,
+            agent_id,
+            spec,
+            created_at,
+            updated_at,
+            cursor_at,
+            snoozed_until,
+            fires,
+            is_active,
+        })
     }
 }
 
@@ -200,7 +223,7 @@ pub async fn tasks(
         FeedTaskRow,
         r#"
         select t.id as "id: TaskId", t.agent_id as "agent_id: AgentId", r.spec, t.created_at,
-               t.updated_at, t.cursor_at, t.fires, t.status = 'active' as "is_active!"
+               t.updated_at, t.cursor_at, t.snoozed_until, t.fires, t.status = 'active' as "is_active!"
         from task t join task_revision r on r.task_id = t.id and r.revision = t.revision
         where ($1::uuid is null or t.agent_id = $1)
           and (t.id = $2 or ($2::uuid is null and t.next_fire_at is not null))

@@ -59,7 +59,7 @@ pub async fn list(
     .map_err(StoreError::while_trying("read the ledger of a task"))
 }
 
-/// Writes one row for nominal times that nobody will fire. A time that has a row keeps it.
+/// Writes rows for nominal times that nobody will fire. A time that has a row keeps it.
 ///
 /// # Errors
 ///
@@ -67,24 +67,31 @@ pub async fn list(
 pub async fn write_off(
     conn: &mut PgConnection,
     task: &TaskRow,
-    times: &LedgerRow,
+    rows: &[LedgerRow],
     now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
+    let nominal_at: Vec<_> = rows.iter().map(|row| row.nominal_at).collect();
+    let disposition: Vec<_> = rows.iter().map(|row| row.disposition.as_str()).collect();
+    let reason: Vec<_> = rows.iter().map(|row| row.reason.as_deref()).collect();
+    let until_at: Vec<_> = rows.iter().map(|row| row.until_at).collect();
+    let count: Vec<_> = rows.iter().map(|row| row.count).collect();
     sqlx::query!(
         "
         insert into occurrence (task_id, nominal_at, disposition, reason, revision, until_at, count,
                                 decided_at)
-        values ($1, $2, $3, $4, $5, $6, $7, $8)
+        select $1, w.nominal_at, w.disposition, w.reason, $2, w.until_at, w.count, $3
+        from unnest($4::timestamptz[], $5::text[], $6::text[], $7::timestamptz[], $8::int[])
+            as w(nominal_at, disposition, reason, until_at, count)
         on conflict do nothing
         ",
         task.id.0,
-        times.nominal_at,
-        times.disposition,
-        times.reason,
         task.revision,
-        times.until_at,
-        times.count,
         now,
+        &nominal_at,
+        &disposition as &[&str],
+        &reason as &[Option<&str>],
+        &until_at as &[Option<DateTime<Utc>>],
+        &count,
     )
     .execute(conn)
     .await

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use chrono::{DateTime, NaiveDateTime, Utc};
+use chrono::{DateTime, Datelike as _, NaiveDateTime, Utc};
 use orchestrator_engine::explain::{self, Facts};
 use orchestrator_engine::schedule::Schedule;
 use orchestrator_engine::store::task::TaskRow;
@@ -130,12 +130,13 @@ impl Asked {
             instant.iter().find_map(|text| text.parse::<DateTime<chrono::FixedOffset>>().ok())
         {
             let second = DateTime::from_timestamp(at.timestamp(), 0)?;
-            return Some(Self::Instant(second));
+            return (1..=9999).contains(&second.year()).then_some(Self::Instant(second));
         }
         let text = text.replacen(' ', "T", 1);
         ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
             .iter()
             .find_map(|shape| NaiveDateTime::parse_from_str(&text, shape).ok())
+            .filter(|local| (1..=9998).contains(&local.year())) // in UTC it may be the next
             .map(Self::Local)
     }
 }

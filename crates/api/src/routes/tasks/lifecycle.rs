@@ -307,6 +307,10 @@ struct Ended {
 /// Cancels the task and its runs that nobody has begun.
 async fn end(change: &mut Change, row: &TaskRow) -> Result<Ended, Problem> {
     let now = change.now;
+    if matches!(row.status, TaskStatus::Active | TaskStatus::Paused) {
+        let reason = "the task was canceled before this time was dealt with";
+        passed::write_off(change.conn(), row, reason, now, now).await?;
+    }
     task::cancel(change.conn(), row, now).await?;
     let error = RunError {
         kind: "canceled".to_owned(),

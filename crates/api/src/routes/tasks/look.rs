@@ -5,6 +5,7 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, TimeDelta, Utc};
+use orchestrator_engine::explain::left_out;
 use orchestrator_engine::schedule::Schedule;
 use orchestrator_engine::store::task::{TaskFilter, TaskRow};
 use orchestrator_engine::store::{StoreError, agent, ledger, task};
@@ -22,6 +23,9 @@ use crate::state::Api;
 const AROUND: TimeDelta = TimeDelta::days(7);
 /// The longest stretch of time whose occurrences are shown.
 const STRETCH_MAX: TimeDelta = TimeDelta::days(3660);
+
+/// The most times without a row that are looked at for one page.
+const LOOKED_AT_MAX: usize = 10_000;
 
 /// List tasks, the newest first.
 #[utoipa::path(
@@ -140,40 +144,82 @@ pub(super) async fn occurrences(
     let mut items: Vec<Occurrence> = past.into_iter().map(Occurrence::from).collect();
     let missing = usize::try_from(page.ask()).unwrap_or(0).saturating_sub(items.len());
     if let Ok(schedule) = schedule {
-        items.extend(planned(&row, &schedule, after, to, missing));
+        items.extend(ahead(&row, &schedule, (after, to), now, missing));
     }
     let key =
         |item: &Occurrence| item.nominal_at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
     Ok(Json(page.of(items, key, |item| item)))
 }
 
-/// The next `count` fires of an active task after `after` and before `to`.
+/// What the ledger does not know yet, `count` at most, after `after` and before `to`: times that have come
+/// and that the schedule itself leaves out, and the next fires of an active task.
+fn ahead(
+    row: &TaskRow,
+    schedule: &Schedule,
+    (after, to): (DateTime<Utc>, DateTime<Utc>),
+    now: DateTime<Utc>,
+    count: usize,
+) -> Vec<Occurrence> {
+    let after = after.max(row.cursor_at);
+    let mut items = Vec::new();
+    if matches!(row.status, TaskStatus::Active | TaskStatus::Paused) {
+        let came =
+            std::iter::successors(schedule.next_after(after), |one| schedule.next_after(one.at))
+                .take_while(|nominal| nominal.at <= now && nominal.at < to)
+                .take(LOOKED_AT_MAX);
+        let left_out = came.filter_map(|nominal| {
+            let (disposition, reason) = left_out(&nominal)?;
+            Some(not_recorded(nominal.at, disposition.to_string(), Some(reason)))
+        });
+        items.extend(left_out.take(count));
+    }
+    if row.status == TaskStatus::Active {
+        items.extend(planned(row, schedule, (after, to), now, count));
+    }
+    items.sort_by_key(|item| item.nominal_at);
+    items.truncate(count);
+    items
+}
+
+/// The next fires. One run stands for all that a snooze puts off: it is of the last of them.
 fn planned(
     row: &TaskRow,
     schedule: &Schedule,
-    after: DateTime<Utc>,
-    to: DateTime<Utc>,
+    (after, to): (DateTime<Utc>, DateTime<Utc>),
+    now: DateTime<Utc>,
     count: usize,
 ) -> Vec<Occurrence> {
-    if row.status != TaskStatus::Active {
-        return Vec::new();
+    let mut begin = after + TimeDelta::microseconds(1);
+    let mut fired = u32::try_from(row.fires).unwrap_or(0);
+    let mut items = Vec::new();
+    if let Some(until) = row.snoozed_until.filter(|until| *until > now)
+        && let Some(last) =
+            schedule.last_fire_before(until, row.cursor_at + TimeDelta::microseconds(1))
+    {
+        if last.at >= begin {
+            let reason = format!(
+                "the task is snoozed until {}: it runs then, for all times that have come",
+                schedule.local(until)
+            );
+            items.push(not_recorded(last.at, "planned".to_owned(), Some(reason)));
+        }
+        begin = begin.max(until);
+        fired += 1;
     }
-    let begin = after.max(row.cursor_at) + TimeDelta::microseconds(1);
-    let fired = u32::try_from(row.fires).unwrap_or(0);
-    schedule
-        .preview(begin, count, fired)
-        .fires
-        .into_iter()
-        .take_while(|fire| fire.at < to)
-        .map(|fire| Occurrence {
-            nominal_at: fire.at,
-            disposition: "planned".to_owned(),
-            reason: fire.note,
-            run_id: None,
-            until_at: None,
-            count: 1,
-        })
-        .collect()
+    let fires = schedule.preview(begin, count, fired).fires;
+    items.extend(
+        fires.into_iter().map(|fire| not_recorded(fire.at, "planned".to_owned(), fire.note)),
+    );
+    items.retain(|item| item.nominal_at < to);
+    items
+}
+
+fn not_recorded(
+    nominal_at: DateTime<Utc>,
+    disposition: String,
+    reason: Option<String>,
+) -> Occurrence {
+    Occurrence { nominal_at, disposition, reason, run_id: None, until_at: None, count: 1 }
 }
 
 /// List the revisions of a task, the newest first.

@@ -2,7 +2,7 @@
 //! time gets exactly one disposition, these too.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use orchestrator_engine::schedule::Schedule;
+use orchestrator_engine::explain::left_out;
 use orchestrator_engine::store::fire::Disposition;
 use orchestrator_engine::store::ledger::{self, LedgerRow};
 use orchestrator_engine::store::task::{TaskRow, Timing};
@@ -15,8 +15,8 @@ use crate::problem::Problem;
 /// How many times are counted one by one when a stretch of them is written off.
 const COUNT_MAX: i32 = 100_000;
 
-/// Gives the times of the task's schedule after its cursor and before or at `to` one row that says
-/// they were skipped.
+/// Gives the times of the task's schedule after its cursor and before or at `to` rows that say why they did
+/// not run: what the schedule leaves out is that, the others were skipped for `reason`.
 ///
 /// # Errors
 ///
@@ -28,36 +28,47 @@ pub(super) async fn write_off(
     to: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> Result<(), Problem> {
-    let Ok(schedule) = compiled_as(&row.spec, row.created_at) else { return Ok(()) };
-    let next = |after| schedule.next_after(after).map(|nominal| nominal.at).filter(|at| *at <= to);
-    let Some(first) = next(row.cursor_at) else { return Ok(()) };
-    let (mut last, mut count) = (first, 1);
-    while count < COUNT_MAX
-        && let Some(at) = next(last)
-    {
-        last = at;
-        count += 1;
-    }
-    let mut reason = reason.to_owned();
-    if count == COUNT_MAX
-        && let Some(end) = schedule.last_before(to + TimeDelta::seconds(1), last)
-    {
-        last = end.at;
-        reason += "; there were at least so many";
-    }
-    let disposition = match row.status {
+    // Of a calendar that is gone, nobody knows what it left out.
+    let schedule = compiled(conn, row).await?.or_else(|_| compiled_as(&row.spec, row.created_at));
+    let Ok(schedule) = schedule else { return Ok(()) };
+    let skipped = match row.status {
         TaskStatus::Paused => Disposition::SkippedPaused,
         _ => Disposition::SkippedTooOld,
     };
-    let times = LedgerRow {
-        nominal_at: first,
-        disposition: disposition.to_string(),
-        reason: Some(reason),
-        run_id: None,
-        until_at: (count > 1).then_some(last),
-        count,
-    };
-    Ok(ledger::write_off(conn, row, &times, now).await?)
+    let first = schedule.next_after(row.cursor_at);
+    let times = std::iter::successors(first, |nominal| schedule.next_after(nominal.at))
+        .take_while(|nominal| nominal.at <= to);
+    let mut stretches: Vec<LedgerRow> = Vec::new();
+    for (place, nominal) in (1..=COUNT_MAX).zip(times) {
+        let (disposition, reason) =
+            left_out(&nominal).unwrap_or_else(|| (skipped, reason.to_owned()));
+        let disposition = disposition.to_string();
+        match stretches.last_mut() {
+            Some(last)
+                if last.disposition == disposition && last.reason.as_ref() == Some(&reason) =>
+            {
+                last.until_at = Some(nominal.at);
+                last.count += 1;
+            }
+            _ => stretches.push(LedgerRow {
+                nominal_at: nominal.at,
+                disposition,
+                reason: Some(reason),
+                run_id: None,
+                until_at: None,
+                count: 1,
+            }),
+        }
+        if place == COUNT_MAX
+            && let Some(end) = schedule.last_before(to + TimeDelta::seconds(1), nominal.at)
+            && let Some(last) = stretches.last_mut()
+            && end.at > nominal.at
+        {
+            last.until_at = Some(end.at);
+            last.reason.get_or_insert_default().push_str("; there were at least so many");
+        }
+    }
+    Ok(ledger::write_off(conn, row, &stretches, now).await?)
 }
 
 /// How a paused task goes on: what has passed is written off, but for what `catch_up` makes up for
@@ -82,7 +93,11 @@ pub(super) async fn resume(
         CatchUp::None => now,
         CatchUp::All => begin,
         CatchUp::Latest => {
-            last_fire(&schedule, begin, now).map_or(now, |at| at - TimeDelta::microseconds(1))
+            let last = schedule.last_fire_before(
+                now + TimeDelta::microseconds(1),
+                begin + TimeDelta::microseconds(1),
+            );
+            last.map_or(now, |last| last.at - TimeDelta::microseconds(1))
         }
     };
     let cursor_at = cursor_at.max(row.cursor_at);
@@ -94,23 +109,6 @@ pub(super) async fn resume(
     };
     let by_clock = !matches!(row.spec.schedule_kind, ScheduleKind::Manual | ScheduleKind::Event);
     Ok((Timing { cursor_at, next_fire_at }, by_clock && next_fire_at.is_none()))
-}
-
-/// The last time after `begin` up to `now` that fires.
-fn last_fire(
-    schedule: &Schedule,
-    begin: DateTime<Utc>,
-    now: DateTime<Utc>,
-) -> Option<DateTime<Utc>> {
-    let mut before = now + TimeDelta::seconds(1);
-    loop {
-        let found = schedule.last_before(before, begin)?;
-        if found.at > now || !found.fires() {
-            before = found.at;
-            continue;
-        }
-        return (found.at > begin).then_some(found.at);
-    }
 }
 
 /// "the task was paused by ops since 2026-03-01T08:00:00Z: maintenance"
