@@ -12,7 +12,7 @@ use std::time::Duration;
 use orchestrator_boot::{Context, Outage, in_time};
 use orchestrator_engine::id::{self, EventId, RunId};
 use orchestrator_engine::run::Trigger;
-use orchestrator_engine::schedule::{check_topic, topic_matches};
+use orchestrator_engine::schedule::{check_event_key, check_topic, topic_matches};
 use orchestrator_engine::store::event::{self, Event, NewEvent, Started, Subscription};
 use orchestrator_engine::store::queue::{self, NewWork};
 use orchestrator_engine::store::{StoreError, reach};
@@ -92,7 +92,7 @@ async fn follow_once(ctx: &Context, held: &Notify, consumer: &mut Consumer) -> O
 async fn keep(ctx: &Context, held: &Notify, entries: &[Entry]) {
     let events: Vec<NewEvent> = entries.iter().filter_map(|entry| foreign(ctx, entry)).collect();
     let mut outage = Outage::new("keep events of the stream");
-    while let Err(error) = in_time("keep events", keep_once(ctx, &events)).await {
+    while let Err(error) = in_time("keep events", keep_all(ctx, &events)).await {
         let pause = outage.pause_after(&error);
         tokio::time::sleep(pause).await;
     }
@@ -101,6 +101,26 @@ async fn keep(ctx: &Context, held: &Notify, entries: &[Entry]) {
         // They are kept; the poll makes their runs.
         tracing::debug!(error = &error as &dyn std::error::Error, "events will be consumed later");
     }
+}
+
+/// As [`keep_once`]; one that the database refuses does not take its neighbours with it, nor stops the stream.
+async fn keep_all(ctx: &Context, events: &[NewEvent]) -> Result<(), StoreError> {
+    match keep_once(ctx, events).await {
+        Err(error) if !error.is_transient() => {}
+        done => return done,
+    }
+    for one in events {
+        match keep_once(ctx, std::slice::from_ref(one)).await {
+            Err(error) if error.is_transient() => return Err(error),
+            Err(error) => tracing::error!(
+                entry = one.stream_id,
+                error = &error as &dyn std::error::Error,
+                "an entry of orchestrator:events cannot be kept and is passed over"
+            ),
+            Ok(()) => {}
+        }
+    }
+    Ok(())
 }
 
 async fn keep_once(ctx: &Context, events: &[NewEvent]) -> Result<(), StoreError> {
@@ -119,34 +139,42 @@ fn foreign(ctx: &Context, entry: &Entry) -> Option<NewEvent> {
     if entry.event_id.is_some() {
         return None;
     }
-    let problem = match &entry.topic {
-        None => Some("it has no field `topic`".to_owned()),
-        Some(topic) => check_topic(topic).err(),
-    };
-    let bytes = entry.payload.as_ref().map_or(0, String::len);
-    let most = ctx.settings.run_data_max_bytes;
-    let problem = problem.or_else(|| {
-        (bytes > most).then(|| {
-            format!("its payload has {bytes} bytes, more than RUN_DATA_MAX_BYTES ({most})")
-        })
-    });
-    if let Some(problem) = problem {
+    if let Some(problem) = problem_of(entry, ctx.settings.run_data_max_bytes) {
         tracing::warn!(entry = entry.id, problem, "an entry of orchestrator:events is no event");
         return None;
     }
     let received_at = ctx.clock.now();
     // JSON where it is JSON, otherwise the text itself. Postgres keeps no NUL.
-    let text = entry.payload.clone().unwrap_or_default().replace('\0', "");
-    let payload = serde_json::from_str(&text).unwrap_or(Value::String(text));
+    let payload = entry.payload.as_ref().map_or(Value::Null, |text| {
+        let text = text.replace('\0', "");
+        serde_json::from_str(&text).unwrap_or(Value::String(text))
+    });
     Some(NewEvent {
         id: EventId::new(received_at, &mut id::rng()),
         topic: entry.topic.clone().unwrap_or_default(),
         payload: without_nul(payload),
-        key: entry.key.clone().filter(|key| (1..=200).contains(&key.chars().count())),
+        key: entry.key.clone().filter(|key| !key.is_empty()),
         agent_id: None,
         stream_id: Some(entry.id.clone()),
         received_at,
     })
+}
+
+/// Why an entry is no event, as `POST /events` would say.
+fn problem_of(entry: &Entry, most: usize) -> Option<String> {
+    if let Some(field) = entry.unreadable {
+        return Some(format!("its field `{field}` is not UTF-8"));
+    }
+    let topic = match &entry.topic {
+        None => Some("it has no field `topic`".to_owned()),
+        Some(topic) => check_topic(topic).err(),
+    };
+    let bytes = entry.payload.as_ref().map_or(0, String::len);
+    let payload = (bytes > most)
+        .then(|| format!("its payload has {bytes} bytes, more than RUN_DATA_MAX_BYTES ({most})"));
+    let key = entry.key.as_deref().filter(|key| !key.is_empty());
+    let key = key.and_then(|key| check_event_key(key).err());
+    topic.or(payload).or(key.map(|problem| format!("its key {problem}")))
 }
 
 fn without_nul(value: Value) -> Value {

@@ -26,6 +26,5 @@ pub mod mcp;
 mod registry;
 mod schema;
 
-pub use http::allow::{AllowList, AllowListError};
 pub use llm::LlmConfig;
 pub use registry::{INHERITED_ENV, OUTPUT_MAX_BYTES, Registry, StartError, Tool, ToolsConfig};

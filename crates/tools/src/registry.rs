@@ -12,12 +12,12 @@ use std::time::Duration;
 use futures::future::{self, BoxFuture, FutureExt};
 use jsonschema::Validator;
 use orchestrator_engine::clock::Clock;
+use orchestrator_engine::config::AllowList;
 use orchestrator_engine::tool::{ToolCall, ToolCaller, ToolError, ToolSpec};
 use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::failure::refused;
-use crate::http::allow::AllowList;
 use crate::llm::LlmConfig;
 use crate::{core, http, llm, mcp, schema};
 

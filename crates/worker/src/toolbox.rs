@@ -7,7 +7,7 @@ use orchestrator_boot::{BoxError, Context};
 use orchestrator_engine::config::ToolSettings;
 use orchestrator_engine::store::{process, reach};
 use orchestrator_engine::tool::ToolSpec;
-use orchestrator_tools::{AllowList, LlmConfig, Registry, ToolsConfig};
+use orchestrator_tools::{LlmConfig, Registry, ToolsConfig};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -32,10 +32,6 @@ pub(crate) async fn open(ctx: &Context) -> Result<Toolbox, BoxError> {
 }
 
 fn config(settings: &ToolSettings) -> Result<ToolsConfig, BoxError> {
-    let http_allow_private: AllowList = settings
-        .http_allow_private
-        .parse()
-        .map_err(|error| format!("HTTP_ALLOW_PRIVATE: {error}"))?;
     let llm = match &settings.llm.base_url {
         None => None,
         Some(base_url) => Some(LlmConfig {
@@ -45,7 +41,7 @@ fn config(settings: &ToolSettings) -> Result<ToolsConfig, BoxError> {
         }),
     };
     Ok(ToolsConfig {
-        http_allow_private,
+        http_allow_private: settings.http_allow_private.clone(),
         mcp_config: settings.mcp_config.clone(),
         llm,
         inherited_env: settings.inherited_env.clone(),

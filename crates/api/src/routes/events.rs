@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
 use orchestrator_engine::id::{self, AgentId, EventId, RunId, TaskId};
 use orchestrator_engine::problem::Problem as Entry;
-use orchestrator_engine::schedule::check_topic;
+use orchestrator_engine::schedule::{check_event_key, check_topic};
 use orchestrator_engine::store::event::{self, NewEvent};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -19,9 +19,6 @@ use crate::change::{Answer, Begun, Change};
 use crate::page::{List, Query};
 use crate::problem::{Problem, ProblemDocument};
 use crate::state::Api;
-
-/// The longest key, in bytes.
-const KEY_MAX: usize = 200;
 
 /// Its routes.
 pub fn router() -> OpenApiRouter<Api> {
@@ -102,8 +99,8 @@ fn check(event: &PublishEvent, data_max_bytes: usize) -> Result<(), Problem> {
     if let Err(message) = check_topic(&event.topic) {
         problems.push(Entry::new("/topic", message));
     }
-    if event.key.as_ref().is_some_and(|key| !(1..=KEY_MAX).contains(&key.len())) {
-        problems.push(Entry::new("/key", format!("must have 1 to {KEY_MAX} bytes, or be null")));
+    if let Some(Err(message)) = event.key.as_deref().map(check_event_key) {
+        problems.push(Entry::new("/key", message));
     }
     if problems.is_empty() { Ok(()) } else { Err(Problem::invalid(problems)) }
 }

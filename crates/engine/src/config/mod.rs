@@ -9,6 +9,7 @@
 //! through [`Env`], and `make env-example` (a test compares). Reading a name that has no row panics
 //! in tests.
 
+mod allow;
 mod env;
 mod secret;
 mod sections;
@@ -16,6 +17,7 @@ mod table;
 
 use std::collections::BTreeMap;
 
+pub use allow::{AllowList, AllowListError};
 pub use env::{Env, Problems};
 pub use secret::Secret;
 pub use sections::{

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Env, Problems, Secret};
+use super::{AllowList, Env, Problems, Secret};
 use crate::problem::nearest;
 
 /// Where Postgres is and how much of it a process takes.
@@ -158,6 +158,12 @@ impl Tracing {
             "OTEL_EXPORTER_OTLP_ENDPOINT: does not begin with http:// or https://",
         );
         let headers = env.secret("OTEL_EXPORTER_OTLP_HEADERS", problems);
+        let is_pair =
+            |part: &str| part.split_once('=').is_some_and(|(name, _)| !name.trim().is_empty());
+        problems.require(
+            headers.as_ref().is_none_or(|written| written.expose().split(',').all(is_pair)),
+            "OTEL_EXPORTER_OTLP_HEADERS: not of the form name=value,name=value",
+        );
         let right = "a number from 0 to 1";
         let ratio = env.parsed("OTEL_TRACES_SAMPLER_ARG", 1.0, right, problems);
         problems.require(
@@ -330,9 +336,8 @@ pub struct ToolSettings {
     pub mcp_config: Option<PathBuf>,
     /// `TOOL_CATALOG`: a file that declares further tools.
     pub tool_catalog: Option<PathBuf>,
-    /// `HTTP_ALLOW_PRIVATE`: hosts and networks that tools may reach besides public ones, separated
-    /// by commas, as written; the tools parse it.
-    pub http_allow_private: String,
+    /// `HTTP_ALLOW_PRIVATE`: hosts and networks that tools may reach besides public ones.
+    pub http_allow_private: AllowList,
     /// The language model.
     pub llm: LlmSettings,
     /// `SMTP_URL`: `smtp://user:password@host:587` or `smtps://…:465`.
@@ -373,10 +378,15 @@ impl ToolSettings {
             }),
             "SMTP_URL: not of the form smtp://user:password@host:587 or smtps://user:password@host:465",
         );
+        let allowed = env.text("HTTP_ALLOW_PRIVATE").unwrap_or_default().parse();
+        let http_allow_private = allowed.unwrap_or_else(|error| {
+            problems.add(format!("HTTP_ALLOW_PRIVATE: {error}"));
+            AllowList::default()
+        });
         Self {
             mcp_config: existing_file("MCP_CONFIG", env, problems),
             tool_catalog: existing_file("TOOL_CATALOG", env, problems),
-            http_allow_private: env.text("HTTP_ALLOW_PRIVATE").unwrap_or_default().to_owned(),
+            http_allow_private,
             llm: LlmSettings {
                 base_url,
                 api_key: env.secret("LLM_API_KEY", problems),

@@ -44,7 +44,9 @@ use self::exclude::Excluded;
 pub use self::ical::zone_named_in;
 pub use self::preview::{Fire, Preview};
 use self::rule_text::Stamp;
-pub use self::topic::{TOPIC_MAX, check_pattern, check_topic, topic_matches};
+pub use self::topic::{
+    EVENT_KEY_MAX, TOPIC_MAX, check_event_key, check_pattern, check_topic, topic_matches,
+};
 use self::wall::Source;
 use self::zone::Zone;
 use crate::task::{Policy, ScheduleKind, TaskSpec};

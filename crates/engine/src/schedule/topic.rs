@@ -6,6 +6,21 @@
 /// The longest topic or pattern, in bytes.
 pub const TOPIC_MAX: usize = 200;
 
+/// The longest key of an event, in bytes.
+pub const EVENT_KEY_MAX: usize = 200;
+
+/// Checks that `key` can be the sender's name of an event.
+///
+/// # Errors
+///
+/// What is wrong, as a sentence for the caller.
+pub fn check_event_key(key: &str) -> Result<(), String> {
+    if (1..=EVENT_KEY_MAX).contains(&key.len()) && !key.contains('\0') {
+        return Ok(());
+    }
+    Err(format!("must have 1 to {EVENT_KEY_MAX} bytes and no NUL, or be null"))
+}
+
 /// Checks that `topic` can be published under.
 ///
 /// # Errors

@@ -33,15 +33,26 @@ pub struct Entry {
     pub payload: Option<String>,
     /// Its `key` field.
     pub key: Option<String>,
+    /// A field of these whose value is no text: not UTF-8.
+    pub unreadable: Option<&'static str>,
 }
 
 impl From<StreamId> for Entry {
     fn from(entry: StreamId) -> Self {
+        let mut unreadable = None;
+        let mut text = |name: &'static str| {
+            let text = entry.get(name);
+            if text.is_none() && entry.contains_key(name) {
+                unreadable = Some(name);
+            }
+            text
+        };
         Self {
-            event_id: entry.get("event_id"),
-            topic: entry.get("topic"),
-            payload: entry.get("payload"),
-            key: entry.get("key"),
+            event_id: text("event_id"),
+            topic: text("topic"),
+            payload: text("payload"),
+            key: text("key"),
+            unreadable,
             id: entry.id,
         }
     }

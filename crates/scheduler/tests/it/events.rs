@@ -113,21 +113,34 @@ async fn what_other_programs_write_wrongly_stops_nothing() {
     let app = waiting_for("mail.*").await;
     let client = redis::Client::open(app.servers.redis_url.as_str()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    for fields in [["nonsense", "x"], ["topic", "not a topic!"], ["topic", "mail.new"]] {
+    let long = "k".repeat(201);
+    let entries: [&[&[u8]]; 7] = [
+        &[b"nonsense", b"x"],
+        &[b"topic", b"not a topic!"],
+        &[b"topic", b"mail.new", b"payload", b"{\"name\":\"J\xf6rg\"}"],
+        &[b"topic", b"mail.new", b"key", long.as_bytes()],
+        &[b"topic", b"mail.new", b"key", b"a\0b"],
+        &[b"topic", b"mail.new", b"payload", b"1e999"],
+        &[b"topic", b"mail.new", b"key", b""],
+    ];
+    for fields in entries {
         let _: String = redis::cmd("XADD")
             .arg(EVENTS)
             .arg("*")
-            .arg(&fields)
+            .arg(fields)
             .query_async(&mut connection)
             .await
             .unwrap();
     }
 
     let scheduler = app.start_scheduler();
-    app.until("select count(*) from event_run", 1).await;
+    app.until("select count(*) from event_run", 2).await;
     scheduler.stop().await;
 
-    assert_eq!(app.count("select count(*) from event").await, 1);
+    assert_eq!(app.count("select count(*) from event").await, 2);
+    let without = "select count(*) from event where payload = 'null' and key is null";
+    assert_eq!(app.count(without).await, 1, "as with REST, no payload is null");
+    assert_eq!(app.count("select count(*) from event where payload = '\"1e999\"'").await, 1);
 }
 
 /// A task that waits for mail, with fields over the usual ones.

@@ -5,6 +5,7 @@
 //! resolver of the HTTP client: what was checked is what is connected to, and a name that changes its
 //! address between check and connection (rebinding) gains nothing.
 
+use orchestrator_engine::config::AllowList;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -12,8 +13,6 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
-
-use super::allow::AllowList;
 
 /// Why an address is not connected to.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -3,7 +3,6 @@
 //! Redirects are followed here and not in the client, so that every hop is checked like the first
 //! one. [`guard`] decides what may be reached, `hop` what is sent, `body` reads and writes bodies.
 
-pub mod allow;
 pub(crate) mod body;
 pub mod guard;
 mod hop;
@@ -17,12 +16,12 @@ use std::time::{Duration, Instant};
 use futures::future::{BoxFuture, FutureExt};
 use http::HeaderMap;
 use orchestrator_engine::clock::Clock;
+use orchestrator_engine::config::AllowList;
 use orchestrator_engine::tool::{ERROR_TEXT_MAX, ToolCall, ToolError, ToolSpec};
 use reqwest::{Client, Response};
 use serde_json::{Map, Value, json};
 use url::Url;
 
-use self::allow::AllowList;
 use self::body::Read;
 use self::guard::{Denied, Guard, Lookup, SystemLookup};
 use self::hop::{Hop, Wish, location, prepare, redirected};

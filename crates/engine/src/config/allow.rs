@@ -113,12 +113,14 @@ impl AllowList {
     }
 
     /// Whether an address is listed, for this port.
-    pub(crate) fn allows_ip(&self, ip: IpAddr, port: Option<u16>) -> bool {
+    #[must_use]
+    pub fn allows_ip(&self, ip: IpAddr, port: Option<u16>) -> bool {
         self.any(port, |what| matches!(what, What::Net(net) if net.contains(&ip.to_canonical())))
     }
 
     /// Whether a name is listed, for this port.
-    pub(crate) fn allows_host(&self, host: &str, port: Option<u16>) -> bool {
+    #[must_use]
+    pub fn allows_host(&self, host: &str, port: Option<u16>) -> bool {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         self.any(port, |what| match what {
             What::Net(_) => false,
@@ -128,7 +130,7 @@ impl AllowList {
     }
 
     /// The ports that entries name; for any other port only entries without a port count.
-    pub(crate) fn ports(&self) -> impl Iterator<Item = u16> {
+    pub fn ports(&self) -> impl Iterator<Item = u16> {
         self.0.iter().filter_map(|entry| entry.port)
     }
 }
