@@ -279,8 +279,8 @@ pub async fn retry(
     let run = sqlx::query!(
         "
         delete from run where id = $1 and status in ('failed', 'canceled', 'expired')
-        returning agent_id, task_id, revision, priority, trigger, nominal_at, scheduled_at, params,
-                  event, definition, error, steps
+        returning agent_id, task_id, revision, priority, trigger, nominal_at, scheduled_at, started_at,
+                  params, event, definition, error, steps
         ",
         id.0
     )
@@ -294,9 +294,9 @@ pub async fn retry(
         "
         insert into due_work (run_id, agent_id, task_id, revision, priority, run_at, trigger,
                               nominal_at, scheduled_at, params, event, definition, last_error,
-                              serial, held, concurrency_key, concurrency_limit, rate_key,
-                              rate_limit, rate_period_seconds)
-        select $1, $2, $3, $4, $5, now(), $6, $7, $8, $9, $10, $11, $12, gates.serial, gates.held,
+                              started_at, serial, held, concurrency_key, concurrency_limit,
+                              rate_key, rate_limit, rate_period_seconds)
+        select $1, $2, $3, $4, $5, now(), $6, $7, $8, $9, $10, $11, $12, $13, gates.serial, gates.held,
                gates.concurrency_key, gates.concurrency_limit, gates.rate_key, gates.rate_limit,
                gates.rate_period_seconds
         from run_gates($3, (select spec from task_revision where task_id = $3 and revision = $4)) as gates
@@ -313,6 +313,7 @@ pub async fn retry(
         run.event,
         run.definition,
         run.error,
+        run.started_at, // whoever leases it looks for what was done then
     )
     .execute(&mut *conn)
     .await

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use orchestrator_engine::store::{queue, run};
 use orchestrator_engine::tool::ToolError;
 use orchestrator_testkit::{FakeTools, TestApp, task};
 use serde_json::{Value, json};
@@ -128,4 +129,36 @@ async fn a_task_pauses_itself_after_so_many_failures_in_a_row_and_a_success_coun
         .unwrap();
     assert!(reason.starts_with("2 runs in a row failed, the last of them "), "{reason}");
     assert_eq!(app.count("select count(*) from audit_log where action = 'task.pause'").await, 1);
+}
+
+/// By hand, one and many at once: what succeeded is not done again, and every try stays on record.
+#[tokio::test]
+async fn a_run_sent_back_by_hand_goes_on_behind_what_it_has_done() {
+    let app = TestApp::at(NOW).await;
+    let pipeline = json!([{"id": "one", "uses": "test.echo"}, {"id": "two", "uses": "test.fail"}]);
+    let task = app.add_task(task("manual", "", &pipeline)).await;
+    let tools = failing(2, false);
+    let worker = app.start_worker(&tools);
+    let run = app.run_now(task).await;
+    app.until("select count(*) from run", 1).await;
+    for is_one in [true, false] {
+        let mut tx = app.servers.pool.begin().await.unwrap();
+        if is_one {
+            run::retry(&mut tx, run, None).await.unwrap();
+        } else {
+            assert_eq!(queue::retry_many(&mut tx, &[run]).await.unwrap(), [run]);
+        }
+        tx.commit().await.unwrap();
+        app.until_idle().await;
+    }
+    worker.stop().await;
+
+    assert_eq!(app.finished(run).await.0, "succeeded");
+    assert_eq!(
+        app.steps(run).await,
+        ["one#1 succeeded", "two#1 failed", "two#2 failed", "two#3 succeeded"]
+    );
+    let calls: Vec<_> = tools.calls().into_iter().map(|call| call.address).collect();
+    assert_eq!(calls, ["test.echo", "test.fail", "test.fail", "test.fail"]);
+    app.check_invariants().await;
 }

@@ -35,11 +35,11 @@ pub async fn retry_many(conn: &mut PgConnection, runs: &[RunId]) -> Result<Vec<R
         )
         insert into due_work (run_id, agent_id, task_id, revision, priority, run_at, trigger,
                               nominal_at, scheduled_at, params, event, definition, last_error,
-                              serial, held, concurrency_key, concurrency_limit, rate_key, rate_limit,
+                              started_at, serial, held, concurrency_key, concurrency_limit, rate_key, rate_limit,
                               rate_period_seconds)
         select g.id, g.agent_id, g.task_id, g.revision, g.priority, statement_timestamp(), g.trigger,
                g.nominal_at, g.scheduled_at, g.params, g.event, g.definition, g.error,
-               gates.serial, gates.held, gates.concurrency_key, gates.concurrency_limit,
+               g.started_at, gates.serial, gates.held, gates.concurrency_key, gates.concurrency_limit,
                gates.rate_key, gates.rate_limit, gates.rate_period_seconds
         from gone g
         left join task_revision r on r.task_id = g.task_id and r.revision = g.revision
