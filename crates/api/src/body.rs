@@ -4,7 +4,7 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use http_body_util::{BodyExt as _, Limited};
-use orchestrator_engine::pipeline::expr::json_len;
+use orchestrator_engine::pipeline::expr::{DEPTH_MAX, TooMuch, too_much as measured};
 use orchestrator_engine::problem::{Problem as Entry, pointer_token};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -30,15 +30,15 @@ pub const fn max_bytes(data_max_bytes: usize) -> usize {
     if data_max_bytes > MAX_BYTES { data_max_bytes + AROUND_DATA_BYTES } else { MAX_BYTES }
 }
 
-/// The mistake of giving a run more than `max` bytes of JSON; `None`: it is none.
+/// The mistake of giving a run more than `max` bytes of JSON, or JSON that is too deep; `None`: it is none.
 #[must_use]
 pub fn too_much(value: &impl Serialize, pointer: &str, max: usize) -> Option<Entry> {
-    if json_len(value, max) <= max {
-        return None;
-    }
-    let bytes = json_len(value, usize::MAX);
-    let message =
-        format!("is {bytes} bytes of JSON, but must be at most {max} (RUN_DATA_MAX_BYTES)");
+    let message = match measured(value, max)? {
+        TooMuch::Bytes(bytes) => {
+            format!("is {bytes} bytes of JSON, but must be at most {max} (RUN_DATA_MAX_BYTES)")
+        }
+        TooMuch::Depth => format!("is nested deeper than {DEPTH_MAX}"),
+    };
     Some(Entry::new(pointer, message))
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use orchestrator_boot::{Context, Outage, in_time};
 use orchestrator_engine::id::{self, EventId, RunId};
+use orchestrator_engine::pipeline::expr::{DEPTH_MAX, TooMuch, too_much};
 use orchestrator_engine::run::Trigger;
 use orchestrator_engine::schedule::{check_event_key, check_topic, topic_matches};
 use orchestrator_engine::store::event::{self, Event, NewEvent, Started, Subscription};
@@ -139,16 +140,16 @@ fn foreign(ctx: &Context, entry: &Entry) -> Option<NewEvent> {
     if entry.event_id.is_some() {
         return None;
     }
-    if let Some(problem) = problem_of(entry, ctx.settings.run_data_max_bytes) {
-        tracing::warn!(entry = entry.id, problem, "an entry of orchestrator:events is no event");
-        return None;
-    }
-    let received_at = ctx.clock.now();
     // JSON where it is JSON, otherwise the text itself. Postgres keeps no NUL.
     let payload = entry.payload.as_ref().map_or(Value::Null, |text| {
         let text = text.replace('\0', "");
         serde_json::from_str(&text).unwrap_or(Value::String(text))
     });
+    if let Some(problem) = problem_of(entry, &payload, ctx.settings.run_data_max_bytes) {
+        tracing::warn!(entry = entry.id, problem, "an entry of orchestrator:events is no event");
+        return None;
+    }
+    let received_at = ctx.clock.now();
     Some(NewEvent {
         id: EventId::new(received_at, &mut id::rng()),
         topic: entry.topic.clone().unwrap_or_default(),
@@ -161,7 +162,7 @@ fn foreign(ctx: &Context, entry: &Entry) -> Option<NewEvent> {
 }
 
 /// Why an entry is no event, as `POST /events` would say.
-fn problem_of(entry: &Entry, most: usize) -> Option<String> {
+fn problem_of(entry: &Entry, payload: &Value, most: usize) -> Option<String> {
     if let Some(field) = entry.unreadable {
         return Some(format!("its field `{field}` is not UTF-8"));
     }
@@ -169,9 +170,12 @@ fn problem_of(entry: &Entry, most: usize) -> Option<String> {
         None => Some("it has no field `topic`".to_owned()),
         Some(topic) => check_topic(topic).err(),
     };
-    let bytes = entry.payload.as_ref().map_or(0, String::len);
-    let payload = (bytes > most)
-        .then(|| format!("its payload has {bytes} bytes, more than RUN_DATA_MAX_BYTES ({most})"));
+    let payload = too_much(payload, most).map(|what| match what {
+        TooMuch::Bytes(bytes) => {
+            format!("its payload has {bytes} bytes, more than RUN_DATA_MAX_BYTES ({most})")
+        }
+        TooMuch::Depth => format!("its payload is nested deeper than {DEPTH_MAX}"),
+    });
     let key = entry.key.as_deref().filter(|key| !key.is_empty());
     let key = key.and_then(|key| check_event_key(key).err());
     topic.or(payload).or(key.map(|problem| format!("its key {problem}")))

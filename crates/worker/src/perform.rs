@@ -74,6 +74,16 @@ async fn attempt(worker: &Worker, held: &Arc<Held>, slot: &Slot, mut run: Leased
             Vec::new(),
         )));
     }
+    if let Some(why) = &run.unreadable {
+        let error = fault("input", why);
+        return Some(Write::Finish(finished(
+            worker,
+            held,
+            RunStatus::Failed,
+            Some(error),
+            Vec::new(),
+        )));
+    }
     // What brought a worker down before may do so again: from now on its attempts count.
     if run.ahead && run.past != Past::Fresh && !begin(worker, lease).await {
         return None;
@@ -103,7 +113,16 @@ async fn attempt(worker: &Worker, held: &Arc<Held>, slot: &Slot, mut run: Leased
     }
     let mut prepared = match prepare(worker, &mut run, &definition).await {
         Ok(prepared) => prepared,
-        Err(error) => return Some(after_outage(held, &error)),
+        Err(error) if error.is_transient() => return Some(after_outage(held, &error)),
+        Err(error) => {
+            tracing::error!(
+                run.id = %lease.run_id, error = &error as &dyn std::error::Error,
+                "what a run has done cannot be read"
+            );
+            let error = fault("database", "what the run has done cannot be read; the log says why");
+            let end = finished(worker, held, RunStatus::Failed, Some(error), Vec::new());
+            return Some(Write::Finish(end));
+        }
     };
     if run.info.attempt > definition.max_attempts {
         let error = fault(

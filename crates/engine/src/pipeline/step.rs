@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 use tokio_util::sync::CancellationToken;
 
-use super::expr::json_len;
+use super::expr::{DEPTH_MAX, TooMuch, too_much};
 use crate::run::RunError;
 use crate::tool::{ERROR_TEXT_MAX, ToolCall, ToolCaller, ToolError};
 
@@ -86,13 +86,15 @@ impl From<ToolError> for Failure {
     }
 }
 
-/// Refuses what is too large to be kept; `what` begins the sentence, `kind` is that of the error.
+/// Refuses what is too large or too deep to be kept; `what` begins the sentence, `kind` is that of the error.
 pub(super) fn bounded(value: &Json, max: usize, kind: &str, what: &str) -> Result<(), Failure> {
-    if json_len(value, max) <= max {
-        return Ok(());
-    }
-    let bytes = json_len(value, usize::MAX);
-    let message = format!("{what} is {bytes} bytes of JSON, more than RUN_DATA_MAX_BYTES ({max})");
+    let message = match too_much(value, max) {
+        None => return Ok(()),
+        Some(TooMuch::Bytes(bytes)) => {
+            format!("{what} is {bytes} bytes of JSON, more than RUN_DATA_MAX_BYTES ({max})")
+        }
+        Some(TooMuch::Depth) => format!("{what} is JSON nested deeper than {DEPTH_MAX}"),
+    };
     Err(Failure::lasting(kind, message))
 }
 

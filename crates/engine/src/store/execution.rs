@@ -8,6 +8,7 @@ use serde_json::Value;
 use sqlx::PgConnection;
 
 use super::StoreError;
+use super::any_json::AnyJson;
 use crate::id::{RunId, TaskId};
 use crate::run::{StepRecord, StepStatus};
 
@@ -46,7 +47,8 @@ pub async fn step_records(
         StepRow,
         r#"
         select run_id as "run_id!: RunId", path as "path!", attempt as "attempt!", id as "id!", uses,
-               status as "status!", started_at as "started_at!", finished_at, input, output, error
+               status as "status!", started_at as "started_at!", finished_at,
+               input as "input: AnyJson", output as "output: AnyJson", error as "error: AnyJson"
         from (
             select * from run_step where run_id = any($1)
             union all
@@ -91,9 +93,9 @@ struct StepRow {
     status: String,
     started_at: DateTime<Utc>,
     finished_at: Option<DateTime<Utc>>,
-    input: Option<Value>,
-    output: Option<Value>,
-    error: Option<Value>,
+    input: Option<AnyJson>,
+    output: Option<AnyJson>,
+    error: Option<AnyJson>,
 }
 
 impl StepRow {
@@ -110,11 +112,11 @@ impl StepRow {
             status: self.status.parse().map_err(unreadable)?,
             started_at: self.started_at,
             finished_at: self.finished_at,
-            input: self.input,
-            output: self.output,
+            input: self.input.map(AnyJson::shown),
+            output: self.output.map(AnyJson::shown),
             error: self
                 .error
-                .map(serde_json::from_value)
+                .map(|error| serde_json::from_value(error.shown()))
                 .transpose()
                 .map_err(|error| unreadable(error.to_string()))?,
         };
@@ -130,10 +132,10 @@ impl StepRow {
 /// [`StoreError::Database`].
 pub async fn last_run(conn: &mut PgConnection, task: TaskId) -> Result<Option<Value>, StoreError> {
     let row = sqlx::query!(
-        "
-        select status, output, finished_at from run
+        r#"
+        select status, output as "output: AnyJson", finished_at from run
         where task_id = $1 order by id desc limit 1
-        ",
+        "#,
         task as TaskId,
     )
     .fetch_optional(conn)
@@ -141,7 +143,7 @@ pub async fn last_run(conn: &mut PgConnection, task: TaskId) -> Result<Option<Va
     .map_err(StoreError::while_trying("read how the last run went"))?;
     Ok(row.map(|row| {
         serde_json::json!({
-            "status": row.status, "output": row.output, "finished_at": row.finished_at,
+            "status": row.status, "output": row.output.map(AnyJson::shown), "finished_at": row.finished_at,
         })
     }))
 }

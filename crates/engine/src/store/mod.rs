@@ -4,6 +4,7 @@
 //! ([`crate::streams`]) are hints about it.
 
 pub mod agent;
+mod any_json;
 pub mod audit;
 pub mod calendar;
 pub mod data_limit;

@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgConnection;
 
+use super::any_json::AnyJson;
 use super::queue::Held;
 use super::run_list::Among;
 use super::{StoreError, run_list};
@@ -99,11 +100,11 @@ struct Row {
     started_at: Option<DateTime<Utc>>,
     finished_at: Option<DateTime<Utc>>,
     cancel_requested_at: Option<DateTime<Utc>>,
-    error: Option<Value>,
-    output: Option<Value>,
-    params: Option<Value>,
-    event: Option<Value>,
-    definition: Option<Value>,
+    error: Option<AnyJson>,
+    output: Option<AnyJson>,
+    params: Option<AnyJson>,
+    event: Option<AnyJson>,
+    definition: Option<AnyJson>,
 }
 
 impl Row {
@@ -126,11 +127,11 @@ impl Row {
             started_at: self.started_at,
             finished_at: self.finished_at,
             cancel_requested_at: self.cancel_requested_at,
-            error: self.error,
-            output: self.output,
-            params: self.params,
-            event: self.event,
-            definition: self.definition,
+            error: self.error.map(AnyJson::shown),
+            output: self.output.map(AnyJson::shown),
+            params: self.params.map(AnyJson::shown),
+            event: self.event.map(AnyJson::shown),
+            definition: self.definition.map(AnyJson::shown),
         })
     }
 }
@@ -192,8 +193,9 @@ async fn read(
                r.task_id as "task_id: TaskId", task.name as "task_name?", task.title as "task_title?",
                r.revision, r.status as "status!", r.trigger as "trigger!", r.attempt as "attempt!",
                r.priority as "priority!", r.nominal_at, r.scheduled_at as "scheduled_at!", r.run_at,
-               r.waits_for, r.started_at, r.finished_at, r.cancel_requested_at, r.error, r.output,
-               r.params, r.event, r.definition
+               r.waits_for, r.started_at, r.finished_at, r.cancel_requested_at, r.error as "error: AnyJson",
+               r.output as "output: AnyJson", r.params as "params: AnyJson", r.event as "event: AnyJson",
+               r.definition as "definition: AnyJson"
         from (
             select w.run_id as id, agent_id, task_id, revision,
                    case when l.token is null then 'queued' else 'running' end as status, trigger,

@@ -141,6 +141,12 @@ async fn what_cannot_be_run_is_refused_with_a_code_and_a_sentence() {
             "'greet', jsonb_build_object('who', repeat('x', 19990))",
             "54000 params are 20001 bytes of JSON, more than RUN_DATA_MAX_BYTES (20000)",
         ),
+        (
+            "'greet', ('{\"who\": ' || repeat('[', 100) || repeat(']', 100) || '}')::jsonb",
+            "22023 params are nested deeper than 100",
+        ),
+        ("'greet', '{\"who\": [1e400]}'", "22023 params have a number that is too large"),
+        ("'greet', '{\"who\": -1e309}'", "22023 params have a number that is too large"),
         ("'greet', run_at => 'infinity'", "22023 run_at is infinity, but must be at most"),
         ("'greet', expires_after => '0'", "22023 expires_after is 00:00:00, but must"),
         ("'greet', dedupe_key => 'd'", "22023 dedupe_key needs a dedupe_window"),
@@ -150,6 +156,9 @@ async fn what_cannot_be_run_is_refused_with_a_code_and_a_sentence() {
         assert!(refused.starts_with(told), "{arguments}: {refused}");
     }
     assert_eq!(app.count("select count(*) from due_work").await, 0);
+    let deep =
+        "'greet', ('{\"who\": ' || repeat('[', 99) || '1e308' || repeat(']', 99) || '}')::jsonb";
+    call(&mut conn, deep).await.expect("it is as deep as can be");
     let fits = "'greet', jsonb_build_object('who', repeat('x', 19988))";
     call(&mut conn, fits).await.expect("it has 19,999 bytes");
     call(&mut conn, "'twice', agent => 'other'").await.expect("a run");

@@ -108,6 +108,25 @@ async fn a_late_word_that_a_step_is_running_does_not_undo_its_end() {
     assert_eq!(app.steps(held.lease.run_id).await, ["one#1 succeeded"]);
 }
 
+/// A step that was on when its worker was lost does not stay so in a run that is over.
+#[tokio::test]
+async fn canceling_a_run_whose_worker_was_lost_ends_the_step_it_was_at() {
+    let app = TestApp::at(NOW).await;
+    let why = RunError { kind: "canceled".into(), message: "enough".into(), step: None };
+    let mut tx = app.servers.pool.begin().await.unwrap();
+    queue::enqueue(&mut tx, app.work(None)).await.unwrap();
+    let lost = app.take(&mut tx, LEASE, 5).await.runs.remove(0);
+    let running = StepRecord { status: StepStatus::Running, output: None, ..step(&app) };
+    queue::checkpoint(&mut tx, &[(lost.lease, vec![Sealed::from(running)])]).await.unwrap();
+    sqlx::query("update lease set until = now() - interval '1 s'").execute(&mut *tx).await.unwrap();
+
+    let canceled = queue::cancel(&mut tx, lost.lease.run_id, &why).await.unwrap();
+    tx.commit().await.unwrap();
+
+    assert_eq!(canceled, queue::Canceled::Done);
+    assert_eq!(app.steps(lost.lease.run_id).await, ["one#1 canceled"]);
+}
+
 #[tokio::test]
 async fn canceling_ends_a_queued_run_and_asks_the_holder_of_a_leased_one() {
     let app = TestApp::at(NOW).await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use orchestrator_engine::run::RunError;
-use orchestrator_engine::store::queue;
+use orchestrator_engine::store::{queue, run};
 use orchestrator_testkit::{FakeTools, TestApp, task};
 use serde_json::json;
 
@@ -222,4 +222,25 @@ async fn a_run_whose_workers_are_all_lost_ends_with_its_last_attempt() {
     let (status, attempt, kind, _) = app.finished(run).await;
     assert_eq!((status.as_str(), attempt, kind.as_deref()), ("failed", 2, Some("lease_lost")));
     app.check_invariants().await;
+}
+
+/// What another program wrote into the queue and nobody can read fails alone; its neighbours run.
+#[tokio::test]
+async fn a_run_whose_params_cannot_be_read_fails_and_stops_nobody() {
+    let app = TestApp::at(NOW).await;
+    let task = app.add_task(task("manual", "", &json!([{"id": "one", "uses": "test.echo"}]))).await;
+    let (bad, good) = (app.run_now(task).await, app.run_now(task).await);
+    let deep = "update due_work set params = (repeat('[', 1000) || repeat(']', 1000))::jsonb where run_id = $1";
+    sqlx::query(deep).bind(bad).execute(&app.servers.pool).await.unwrap();
+
+    let worker = app.start_worker(&FakeTools::default());
+    app.until_idle().await;
+    worker.stop().await;
+
+    assert_eq!(app.finished(good).await.0, "succeeded");
+    let (status, _, kind, _) = app.finished(bad).await;
+    assert_eq!((status.as_str(), kind.as_deref()), ("failed", Some("input")));
+    let mut conn = app.servers.pool.acquire().await.unwrap();
+    let shown = run::get(&mut conn, bad, None).await.unwrap().params.unwrap();
+    assert!(shown.as_str().unwrap().starts_with("cannot be shown: "), "{shown}");
 }

@@ -34,6 +34,10 @@ pub const RUNS_MAX: usize = 1_000;
 const AHEAD_MAX_DAYS: i64 = 3_660;
 /// The longest dedupe key, in characters.
 const KEY_MAX: usize = 200;
+/// Said of a key that is longer, or empty.
+pub(super) const KEY_RULE: &str = "must have 1 to 200 characters";
+/// Said of a key without a window.
+pub(super) const WINDOW_RULE: &str = "must be at least 1 where there is a dedupe_key";
 /// After so many mistakes nobody reads on.
 const MISTAKES_MAX: usize = 20;
 
@@ -237,13 +241,7 @@ impl Against {
             "/delay_seconds",
             "must be left out where there is a run_at",
         );
-        let key_fits =
-            |key: &String| !key.is_empty() && key.chars().take(KEY_MAX + 1).count() <= KEY_MAX;
-        require(
-            new.dedupe_key.as_ref().is_none_or(key_fits),
-            "/dedupe_key",
-            "must have 1 to 200 characters",
-        );
+        require(new.dedupe_key.as_deref().is_none_or(key_fits), "/dedupe_key", KEY_RULE);
         let start = match (new.run_at, new.delay_seconds) {
             (Some(at), _) => at.max(now),
             (None, delay) => now + TimeDelta::seconds(delay.unwrap_or(0).into()),
@@ -279,10 +277,7 @@ impl Against {
         let window = new.dedupe_window_seconds.or(spec.map(|spec| spec.dedupe_window_seconds));
         let window = seconds(window.unwrap_or(0));
         if new.dedupe_key.is_some() && window.is_zero() {
-            problems.push(Entry::new(
-                "/dedupe_window_seconds",
-                "must be at least 1 where there is a dedupe_key",
-            ));
+            problems.push(Entry::new("/dedupe_window_seconds", WINDOW_RULE));
         }
         if !problems.is_empty() {
             return Err(problems);
@@ -378,4 +373,8 @@ impl Known {
         };
         problems.into_iter().flatten().map(|entry| entry.under("/params")).collect()
     }
+}
+/// Whether a run can have `key` as its dedupe key.
+pub(super) fn key_fits(key: &str) -> bool {
+    !key.is_empty() && key.chars().take(KEY_MAX + 1).count() <= KEY_MAX
 }

@@ -130,6 +130,12 @@ async fn create(
         "/expires_after_seconds",
         "must be at least 1 second, or null",
     );
+    require(new.dedupe_key.as_deref().is_none_or(batch::key_fits), "/dedupe_key", batch::KEY_RULE);
+    require(
+        new.dedupe_key.is_none() || new.dedupe_window_seconds > 0,
+        "/dedupe_window_seconds",
+        batch::WINDOW_RULE,
+    );
     let (Ok(definition), true) = (definition, problems.is_empty()) else {
         return Err(Problem::invalid(problems));
     };
@@ -141,7 +147,7 @@ async fn create(
         priority: new.priority.unwrap_or(plain.priority),
         expires_after: new.expires_after_seconds.map(|s| Duration::from_secs(s.into())),
         params: new.params.map(Value::Object),
-        dedupe: new.dedupe_key.filter(|_| !window.is_zero()).map(|key| (key, window)),
+        dedupe: new.dedupe_key.map(|key| (key, window)),
         ..plain
     };
     let queued = queue::enqueue(change.conn(), work).await?;

@@ -20,7 +20,7 @@ pub use engine::{FUEL, RENDERED_MAX, WEIGHT_MAX};
 pub use rewrite::{ROOTS, Use};
 pub use syntax::{BRACKETS_MAX, Fault, TAGS_MAX, TEXT_MAX, TOKENS_MAX};
 pub use times::{parse_duration, print_utc};
-pub use value::{DEPTH_MAX, from_json, json_len};
+pub use value::{DEPTH_MAX, TooMuch, from_json, too_much};
 
 use rewrite::Rewriter;
 use syntax::{Piece, Shape};
@@ -196,7 +196,7 @@ impl Text {
 
 impl Compiled {
     fn eval(&self, scope: &Value) -> Result<Value, EvalError> {
-        self.expression.eval(scope.clone()).map_err(|error| self.error(&error))
+        unpanicked(|| self.expression.eval(scope.clone())).map_err(|error| self.error(&error))
     }
 
     fn write(&self, out: &mut String, scope: &Value) -> Result<(), EvalError> {
@@ -213,6 +213,15 @@ impl Compiled {
     }
 }
 
+/// What `evaluate` says; an arithmetic panic in it (`5 is divisibleby(0)`) is the expression's own mistake.
+fn unpanicked<T>(
+    evaluate: impl FnOnce() -> Result<T, minijinja::Error>,
+) -> Result<T, minijinja::Error> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(evaluate)).unwrap_or_else(|_| {
+        Err(engine::refused("it cannot be worked out: is something divided by zero?"))
+    })
+}
+
 fn render_blocks(env: &Environment<'static>, scope: &Value) -> Result<String, EvalError> {
     let wrong = |error: &minijinja::Error| EvalError {
         expression: "text with blocks".to_owned(),
@@ -220,7 +229,7 @@ fn render_blocks(env: &Environment<'static>, scope: &Value) -> Result<String, Ev
     };
     let template = env.get_template(TEMPLATE).map_err(|error| wrong(&error))?;
     // Every piece that is written goes through our formatter, which bounds the sum.
-    let text = template.render(scope.clone()).map_err(|error| wrong(&error))?;
+    let text = unpanicked(|| template.render(scope.clone())).map_err(|error| wrong(&error))?;
     if text.len() > RENDERED_MAX {
         return Err(wrong(&engine::refused(format!(
             "the text is longer than {RENDERED_MAX} bytes"

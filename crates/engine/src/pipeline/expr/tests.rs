@@ -455,3 +455,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_cannot_be_worked_out_is_a_mistake_of_the_expression_and_no_panic() {
+    for (text, says) in [
+        ("${5 is divisibleby(0)}", "divided by zero"),
+        ("${8210266876799 | in_zone('Asia/Tokyo')}", "not a time in the years 1 to 9999"),
+        ("${(-8334601228800) | in_zone('America/New_York')}", "not a time in the years 1 to 9999"),
+        ("${now | plus('P1é')}", "is not a duration"),
+        ("${'9999-12-31T23:59:59Z' | in_zone('Pacific/Kiritimati')}", ""),
+    ] {
+        let said = eval(text);
+        assert!(
+            says.is_empty() && said.is_ok() || said.clone().is_err_and(|said| said.contains(says)),
+            "{text}: {said:?}"
+        );
+    }
+}

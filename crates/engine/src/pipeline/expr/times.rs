@@ -4,7 +4,9 @@
 use std::fmt::Write as _;
 
 use chrono::format::{Item, StrftimeItems};
-use chrono::{DateTime, FixedOffset, NaiveDate, NaiveTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{
+    DateTime, Datelike as _, FixedOffset, NaiveDate, NaiveTime, SecondsFormat, TimeDelta, Utc,
+};
 use minijinja::{Environment, Error, Value};
 
 use super::engine::refused;
@@ -40,6 +42,14 @@ fn print(time: &DateTime<FixedOffset>) -> String {
 /// A time as people and programs write it: RFC 3339, a date (its midnight in UTC), or seconds since
 /// 1970.
 fn time(value: &Value) -> Result<DateTime<FixedOffset>, Error> {
+    let found = found(value)?;
+    if (1..=9999).contains(&found.year()) {
+        return Ok(found);
+    }
+    Err(refused(format!("{value:?} is not a time in the years 1 to 9999")))
+}
+
+fn found(value: &Value) -> Result<DateTime<FixedOffset>, Error> {
     if let Some(text) = value.as_str() {
         if let Ok(time) = DateTime::parse_from_rfc3339(text) {
             return Ok(time);
@@ -125,7 +135,8 @@ pub fn parse_duration(text: &str) -> Result<TimeDelta, String> {
         let number: f64 = rest[..end].parse().map_err(|_| wrong())?;
         let unit_end =
             rest[end..].find(|c: char| !c.is_ascii_alphabetic() || iso).unwrap_or(rest.len() - end);
-        let unit_end = if iso { 1 } else { unit_end };
+        let unit_end =
+            if iso { rest[end..].chars().next().map_or(0, char::len_utf8) } else { unit_end };
         let unit = match (&rest[end..end + unit_end], in_time) {
             ("MS", true) if !iso => 0.001,
             ("S", true) => 1.0,

@@ -149,28 +149,116 @@ pub(super) fn write_text(out: &mut String, value: &Value, limit: usize) -> Resul
     Ok(())
 }
 
-/// How many bytes `json` has when it is written without spaces, counted no further than just above
-/// `limit`.
+/// Why a value is not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TooMuch {
+    /// It has so many bytes as JSON without spaces.
+    Bytes(usize),
+    /// It is nested deeper than [`DEPTH_MAX`]: with what will stand around it, parsers of JSON refuse it
+    /// (ours at 128).
+    Depth,
+}
+
+/// Whether `json` is more than can be kept: longer than `max_bytes`, or too deep.
 #[must_use]
-pub fn json_len(json: &impl serde::Serialize, limit: usize) -> usize {
-    struct Counter {
-        bytes: usize,
-        limit: usize,
+pub fn too_much(json: &impl serde::Serialize, max_bytes: usize) -> Option<TooMuch> {
+    let mut counter = Counter { bytes: 0, max_bytes };
+    let mut writer = serde_json::Serializer::with_formatter(&mut counter, Depth(0));
+    match json.serialize(&mut writer).map_err(|error| error.io_error_kind()) {
+        Ok(()) => None,
+        Err(Some(TOO_DEEP)) => Some(TooMuch::Depth),
+        Err(_) if max_bytes == usize::MAX => Some(TooMuch::Bytes(usize::MAX)),
+        Err(_) => too_much(json, usize::MAX).or(Some(TooMuch::Bytes(bytes_of(json)))),
     }
-    impl std::io::Write for Counter {
-        fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
-            self.bytes += text.len();
-            if self.bytes > self.limit {
-                return Err(std::io::ErrorKind::WriteZero.into());
-            }
-            Ok(text.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut counter = Counter { bytes: 0, limit };
-    // The error is the limit; the count says so.
-    let _ = serde_json::to_writer(&mut counter, json);
+}
+
+fn bytes_of(json: &impl serde::Serialize) -> usize {
+    let mut counter = Counter { bytes: 0, max_bytes: usize::MAX };
+    drop(serde_json::to_writer(&mut counter, json));
     counter.bytes
+}
+
+/// What the formatter says of values that are too deep.
+const TOO_DEEP: std::io::ErrorKind = std::io::ErrorKind::InvalidData;
+
+/// Counts what is written, and stops above `max_bytes`.
+struct Counter {
+    bytes: usize,
+    max_bytes: usize,
+}
+
+impl std::io::Write for Counter {
+    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+        self.bytes = self.bytes.saturating_add(text.len());
+        if self.bytes > self.max_bytes {
+            return Err(std::io::ErrorKind::WriteZero.into());
+        }
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Stops where a value is nested deeper than [`DEPTH_MAX`].
+struct Depth(usize);
+
+impl Depth {
+    fn begin<W: ?Sized + std::io::Write>(
+        &mut self,
+        to: &mut W,
+        sign: &[u8],
+    ) -> std::io::Result<()> {
+        self.0 += 1;
+        if self.0 > DEPTH_MAX { Err(TOO_DEEP.into()) } else { to.write_all(sign) }
+    }
+
+    fn end<W: ?Sized + std::io::Write>(&mut self, to: &mut W, sign: &[u8]) -> std::io::Result<()> {
+        self.0 -= 1;
+        to.write_all(sign)
+    }
+}
+
+impl serde_json::ser::Formatter for Depth {
+    fn begin_array<W: ?Sized + std::io::Write>(&mut self, to: &mut W) -> std::io::Result<()> {
+        self.begin(to, b"[")
+    }
+
+    fn end_array<W: ?Sized + std::io::Write>(&mut self, to: &mut W) -> std::io::Result<()> {
+        self.end(to, b"]")
+    }
+
+    fn begin_object<W: ?Sized + std::io::Write>(&mut self, to: &mut W) -> std::io::Result<()> {
+        self.begin(to, b"{")
+    }
+
+    fn end_object<W: ?Sized + std::io::Write>(&mut self, to: &mut W) -> std::io::Result<()> {
+        self.end(to, b"}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn nested(depth: usize) -> Json {
+        (0..depth).fold(Json::Null, |inner, _| json!([inner]))
+    }
+
+    #[test]
+    fn what_is_too_long_or_too_deep_is_told_apart() {
+        assert_eq!(too_much(&json!({"a": [1, "ä"]}), 14), None);
+        assert_eq!(too_much(&json!({"a": [1, "ä"]}), 13), Some(TooMuch::Bytes(14)));
+        assert_eq!(too_much(&nested(DEPTH_MAX), 1_000), None);
+        assert_eq!(too_much(&nested(DEPTH_MAX + 1), 1_000), Some(TooMuch::Depth));
+        assert_eq!(
+            too_much(&json!([nested(3), nested(3)]), 1_000),
+            None,
+            "side by side is not deep"
+        );
+        assert_eq!(too_much(&nested(DEPTH_MAX + 1), 10), Some(TooMuch::Depth), "both");
+    }
 }

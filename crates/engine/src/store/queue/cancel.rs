@@ -99,7 +99,11 @@ async fn end(
     let ids: Vec<_> = runs.iter().map(|run| run.0).collect();
     sqlx::query!(
         "
-        with gone as (delete from due_work where run_id = any($1) returning *)
+        with gone as (delete from due_work where run_id = any($1) returning *),
+        left_open as (
+            update run_step s set status = 'canceled', finished_at = now(), error = $2
+            from gone where s.run_id = gone.run_id and s.status = 'running'
+        )
         insert into run (id, agent_id, task_id, revision, status, priority, attempt, trigger,
                          nominal_at, scheduled_at, started_at, finished_at, params, event,
                          definition, error)

@@ -66,7 +66,9 @@ pub async fn finish<F: Borrow<Finished> + Sync>(
     finished: &[F],
     over: &[LeaseToken],
 ) -> Result<Vec<RunId>, StoreError> {
-    let finished: Vec<&Finished> = finished.iter().map(Borrow::borrow).collect();
+    let mut finished: Vec<&Finished> = finished.iter().map(Borrow::borrow).collect();
+    // As those who cancel runs lock them: two must not wait for each other in a circle.
+    finished.sort_unstable_by_key(|one| one.lease.run_id);
     let leases: Vec<Lease> = finished.iter().map(|one| one.lease).collect();
     let (runs, tokens) = columns(&leases);
     let status: Vec<&str> = finished.iter().map(|one| one.status.as_str()).collect();
@@ -313,7 +315,8 @@ pub async fn requeue<R: Borrow<Requeued>>(
     conn: &mut PgConnection,
     requeued: &[R],
 ) -> Result<Vec<RunId>, StoreError> {
-    let requeued: Vec<&Requeued> = requeued.iter().map(Borrow::borrow).collect();
+    let mut requeued: Vec<&Requeued> = requeued.iter().map(Borrow::borrow).collect();
+    requeued.sort_unstable_by_key(|one| one.lease.run_id);
     let steps: Vec<_> =
         requeued.iter().map(|one| (one.lease, one.records.iter().collect::<Vec<_>>())).collect();
     keep_steps(conn, &steps).await?;

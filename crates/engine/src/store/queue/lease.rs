@@ -36,6 +36,8 @@ pub struct Leased {
     pub priority: i16,
     /// What its expressions see of it; the attempt is the one that begins now.
     pub info: RunInfo,
+    /// Why what it was given cannot be read, where that is so: it can only fail.
+    pub unreadable: Option<String>,
     /// Parameters over the task's own.
     pub params: Option<Value>,
     /// What its expressions see as `event`.

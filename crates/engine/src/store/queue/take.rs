@@ -13,12 +13,12 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use serde_json::Value;
 use sqlx::PgConnection;
 
 use super::lease::{Lease, Leased, Past};
 use crate::id::{AgentId, LeaseToken, ProcessId, RunId, TaskId};
 use crate::run::RunInfo;
+use crate::store::any_json::AnyJson;
 use crate::store::{StoreError, seconds};
 
 /// Of the runs taken at once, the part that goes to those that have waited too long, whatever their
@@ -304,7 +304,8 @@ async fn read_rows(conn: &mut PgConnection, batch: &Batch) -> Result<Vec<Row>, S
         r#"
         select w.run_id as "run_id: RunId", w.agent_id as "agent_id: AgentId",
                w.task_id as "task_id: TaskId", w.revision, w.attempt, w.lapses, w.trigger,
-               w.nominal_at, w.scheduled_at, w.params, w.event, w.definition, w.last_error,
+               w.nominal_at, w.scheduled_at, w.params as "params: AnyJson", w.event as "event: AnyJson",
+               w.definition as "definition: AnyJson", w.last_error as "last_error: AnyJson",
                w.priority, w.serial, w.concurrency_key,
                date_part('epoch', now() - w.run_at) as "waited!",
                (w.started_at is null and w.expires_at <= now()) is true as "expired!",
@@ -334,10 +335,10 @@ struct Row {
     trigger: String,
     nominal_at: Option<DateTime<Utc>>,
     scheduled_at: DateTime<Utc>,
-    params: Option<Value>,
-    event: Option<Value>,
-    definition: Option<Value>,
-    last_error: Option<Value>,
+    params: Option<AnyJson>,
+    event: Option<AnyJson>,
+    definition: Option<AnyJson>,
+    last_error: Option<AnyJson>,
     priority: i16,
     serial: bool,
     concurrency_key: Option<String>,
@@ -355,7 +356,18 @@ impl Row {
             doing: "read a leased run",
             source: sqlx::Error::Decode(error.into()),
         })?;
+        let mut unreadable = None;
+        let mut readable = |name: &str, json: Option<AnyJson>| {
+            json.and_then(|json| {
+                json.0
+                    .map_err(|why| unreadable = Some(format!("its {name} cannot be read: {why}")))
+                    .ok()
+            })
+        };
+        let (params, event) = (readable("params", self.params), readable("event", self.event));
+        let definition = readable("definition", self.definition);
         Ok(Leased {
+            unreadable,
             lease: Lease { run_id: self.run_id, token: batch.token },
             ahead: batch.ahead.contains(&self.run_id),
             agent_id: self.agent_id,
@@ -369,10 +381,12 @@ impl Row {
                 nominal_at: self.nominal_at,
                 scheduled_at: self.scheduled_at,
             },
-            params: self.params,
-            event: self.event,
-            definition: self.definition,
-            last_error: self.last_error.and_then(|error| serde_json::from_value(error).ok()),
+            params,
+            event,
+            definition,
+            last_error: self
+                .last_error
+                .and_then(|error| serde_json::from_value(error.shown()).ok()),
             waited: Duration::try_from_secs_f64(self.waited).unwrap_or_default(),
             expired: self.expired,
             cancel_requested: self.cancel_requested,
