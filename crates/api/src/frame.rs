@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use crate::client;
-use crate::problem::Problem;
+use crate::problem::{MEDIA_TYPE, Problem};
 use crate::state::Api;
 use crate::trace::Traced;
 
@@ -169,9 +169,7 @@ fn write_problem(mut response: Response, path: &str, request_id: &str) -> Respon
     for (name, value) in &headers {
         written.headers_mut().append(name, value.clone());
     }
-    written
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    written.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
     written
 }
 

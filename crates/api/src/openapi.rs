@@ -1,7 +1,9 @@
 //! The OpenAPI description, and the pages that show it.
 //!
 //! `engine` knows no OpenAPI, so the forms that it reads are described here once more; a test compares
-//! the names.
+//! the names. What holds for many routes is added by `complete`.
+
+mod complete;
 
 use axum::Router;
 use axum::routing::get;
@@ -12,6 +14,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
+use crate::problem::ProblemDocument;
 use crate::state::Api;
 
 /// What stands above all routes.
@@ -24,6 +27,7 @@ use crate::state::Api;
                        Idempotency-Key; lists are paged by next_cursor.",
         license(name = "MIT"),
     ),
+    components(schemas(ProblemDocument)),
     modifiers(&Bearer),
     security(("bearer" = [])),
     tags(
@@ -64,35 +68,9 @@ pub fn description() -> OpenApiRouter<Api> {
     OpenApiRouter::with_openapi(above)
 }
 
-/// Gives every operation a name of its own, from its method and path: `post_tasks_by_id_pause`.
-fn name_operations(description: &mut utoipa::openapi::OpenApi) {
-    for (path, item) in &mut description.paths.paths {
-        let words: Vec<_> = path
-            .split('/')
-            .filter(|word| !word.is_empty())
-            .map(|word| match word.strip_prefix('{').and_then(|word| word.strip_suffix('}')) {
-                Some(parameter) => format!("by_{parameter}"),
-                None => word.replace(['.', '-'], "_").replace(['{', '}'], ""),
-            })
-            .collect();
-        let words = if words.is_empty() { "root".to_owned() } else { words.join("_") };
-        for (method, operation) in [
-            ("get", &mut item.get),
-            ("post", &mut item.post),
-            ("put", &mut item.put),
-            ("patch", &mut item.patch),
-            ("delete", &mut item.delete),
-        ] {
-            if let Some(operation) = operation {
-                operation.operation_id = Some(format!("{method}_{words}"));
-            }
-        }
-    }
-}
-
 /// `/openapi.json`, and `/docs`, whose scripts and styles are in the binary.
 pub fn pages(mut description: utoipa::openapi::OpenApi) -> Router<Api> {
-    name_operations(&mut description);
+    complete::complete(&mut description);
     let document = axum::Json(description);
     let config = utoipa_swagger_ui::Config::from("/openapi.json");
     Router::from(SwaggerUi::new("/docs").config(config))

@@ -13,6 +13,9 @@ use orchestrator_engine::problem::Problem as Entry;
 use orchestrator_engine::store::StoreError;
 use serde::Serialize;
 
+/// What a problem document is sent as.
+pub const MEDIA_TYPE: &str = "application/problem+json";
+
 /// One mistake in what was sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Mistake {

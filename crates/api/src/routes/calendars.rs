@@ -140,7 +140,8 @@ async fn owner<S>(
         ("limit" = Option<i64>, Query, description = "1 to 200; default 50."),
         ("cursor" = Option<String>, Query, description = "The next_cursor of the page before."),
     ),
-    responses((status = 200, description = "A page.", body = List<Calendar>))
+    responses((status = 200, description = "A page.", body = List<Calendar>),
+              (status = 404, description = "There is no such agent.", body = ProblemDocument))
 )]
 async fn list(
     State(api): State<Api>,
@@ -280,7 +281,9 @@ async fn put(
 
 /// Make a calendar: as `PUT /calendars/{name}`, for clients that send JSON only.
 #[utoipa::path(
-    post, path = "/calendars", tag = "calendars", request_body = NewCalendar,
+    post, path = "/calendars", tag = "calendars",
+    params(("If-Match" = Option<String>, Header, description = "The ETag it must be at.")),
+    request_body = NewCalendar,
     responses(
         (status = 200, description = "Replaced.", body = Calendar),
         (status = 201, description = "Made.", body = Calendar),

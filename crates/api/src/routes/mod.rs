@@ -2,7 +2,8 @@
 //! that no route is without one.
 //!
 //! To add a route: a handler with `#[utoipa::path]`, named in the `router()` of its noun. It is behind
-//! [`crate::auth::authenticate`] unless it is listed in [`public`].
+//! [`crate::auth::authenticate`] unless it is listed in [`public`]. What many routes share (refusals,
+//! `Idempotency-Key`) is described in `openapi/complete.rs`.
 
 pub mod admin;
 pub mod agents;

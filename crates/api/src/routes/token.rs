@@ -34,6 +34,7 @@ pub fn router() -> OpenApiRouter<Api> {
 struct TokenRequest {
     /// `client_credentials`.
     #[serde(default)]
+    #[schema(required = true, value_type = String)]
     grant_type: Option<String>,
     /// Name or id of the agent; or in HTTP Basic.
     #[serde(default)]

@@ -8,6 +8,7 @@ mod bad_requests;
 mod calendars;
 mod changes;
 mod counts;
+mod documented;
 mod feeds;
 mod harness;
 mod limits;

@@ -33,6 +33,7 @@ const NAMED_MAX: usize = 100;
 /// Which runs are to be ended. Without any filter, `all` has to be true.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schema(min_properties = 1)]
 pub(super) struct CancelRuns {
     /// Id or name of the task.
     task_id: Option<String>,
@@ -61,6 +62,7 @@ pub(super) struct CancelRuns {
 /// Which runs are to be run again. Without any filter, `all` has to be true.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schema(min_properties = 1)]
 pub(super) struct RetryRuns {
     /// Id or name of the task.
     task_id: Option<String>,

@@ -32,7 +32,8 @@ use crate::trace;
 /// them then. The runs begin at the rate of missed runs (`CATCH_UP_RATE`).
 #[utoipa::path(
     post, path = "/tasks/{id}/backfill", tag = "tasks",
-    params(("id" = String, Path, description = "Id or name.")),
+    params(("id" = String, Path, description = "Id or name."),
+           ("If-Match" = Option<String>, Header, description = "The ETag it must be at.")),
     request_body = Backfill,
     responses((status = 200, description = "What would be done (`dry_run`).", body = Backfilled),
               (status = 202, description = "Queued.", body = Backfilled),

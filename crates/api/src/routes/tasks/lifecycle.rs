@@ -34,7 +34,8 @@ const REASON_MAX: usize = 1_000;
 /// names that one.
 #[utoipa::path(
     post, path = "/tasks/{id}/run_now", tag = "tasks",
-    params(("id" = String, Path, description = "Id or name.")),
+    params(("id" = String, Path, description = "Id or name."),
+           ("If-Match" = Option<String>, Header, description = "The ETag it must be at.")),
     request_body = RunNow,
     responses((status = 202, description = "Queued.", body = Accepted),
               (status = 409, description = "Canceled.", body = ProblemDocument))
@@ -128,7 +129,8 @@ pub(crate) fn check_params(
 /// Postpone the next due time of a task.
 #[utoipa::path(
     post, path = "/tasks/{id}/snooze", tag = "tasks",
-    params(("id" = String, Path, description = "Id or name.")),
+    params(("id" = String, Path, description = "Id or name."),
+           ("If-Match" = Option<String>, Header, description = "The ETag it must be at.")),
     request_body = Snooze,
     responses((status = 200, description = "As it is now.", body = Task),
               (status = 409, description = "There is no next due time.", body = ProblemDocument))
@@ -174,7 +176,8 @@ pub(super) async fn snooze(
 /// Pause a task: its schedule is not followed until it is resumed. Runs that are queued or on go on.
 #[utoipa::path(
     post, path = "/tasks/{id}/pause", tag = "tasks",
-    params(("id" = String, Path, description = "Id or name.")),
+    params(("id" = String, Path, description = "Id or name."),
+           ("If-Match" = Option<String>, Header, description = "The ETag it must be at.")),
     request_body = Pause,
     responses((status = 200, description = "As it is now.", body = Task),
               (status = 409, description = "Over already.", body = ProblemDocument))
@@ -213,7 +216,8 @@ pub(super) async fn pause(
 /// `catch_up_window_seconds`; the others, or with `skip_missed` all, are `skipped_paused`.
 #[utoipa::path(
     post, path = "/tasks/{id}/resume", tag = "tasks",
-    params(("id" = String, Path, description = "Id or name.")),
+    params(("id" = String, Path, description = "Id or name."),
+           ("If-Match" = Option<String>, Header, description = "The ETag it must be at.")),
     request_body = Resume,
     responses((status = 200, description = "As it is now; completed when no time is left.", body = Task),
               (status = 409, description = "Over already.", body = ProblemDocument))
@@ -245,7 +249,8 @@ pub(super) async fn resume(
 /// and its name is free again.
 #[utoipa::path(
     post, path = "/tasks/{id}/cancel", tag = "tasks",
-    params(("id" = String, Path, description = "Id or name.")),
+    params(("id" = String, Path, description = "Id or name."),
+           ("If-Match" = Option<String>, Header, description = "The ETag it must be at.")),
     request_body = Nothing,
     responses((status = 200, description = "As it is now.", body = Task))
 )]

@@ -161,6 +161,7 @@ pub struct Accepted {
 /// What `snooze` takes: one of the two.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schema(min_properties = 1)]
 pub struct Snooze {
     /// How much later than planned.
     #[schema(minimum = 1)]
