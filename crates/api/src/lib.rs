@@ -22,6 +22,7 @@ pub mod problem;
 pub mod read;
 pub mod routes;
 pub mod state;
+pub mod time;
 pub mod together;
 mod trace;
 

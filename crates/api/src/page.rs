@@ -8,10 +8,13 @@ use std::str::FromStr;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use chrono::{DateTime, Utc};
+use orchestrator_engine::id::{AgentId, CalendarId, EventId, RunId, TaskId};
 use orchestrator_engine::problem::nearest;
 use serde::Serialize;
 
 use crate::problem::{Mistake, Problem};
+use crate::time;
 
 /// How many entries a page has when nobody says.
 pub const LIMIT_DEFAULT: i64 = 50;
@@ -75,18 +78,14 @@ impl Query {
     }
 
     /// A time.
-    pub fn time(&mut self, name: &'static str) -> Option<chrono::DateTime<chrono::Utc>> {
+    pub fn time(&mut self, name: &'static str) -> Option<DateTime<Utc>> {
         let text = self.text(name)?;
         // A plus sign in a query means a blank, and a time zone's offset begins with one.
-        let time = text.replace(' ', "+").parse::<chrono::DateTime<chrono::FixedOffset>>().ok();
-        if time.is_none() {
-            self.wrong(name, "must be a time such as 2026-12-24T08:00:00Z (RFC 3339)");
-        }
-        time.map(|time| time.to_utc())
+        time::read(&text.replace(' ', "+")).map_err(|said| self.wrong(name, said)).ok()
     }
 
     /// `limit` and `cursor`.
-    pub fn page<C: FromStr<Err: Display>>(&mut self) -> Page<C> {
+    pub fn page<C: Cursor>(&mut self) -> Page<C> {
         let limit = match self.text("limit").map(|text| text.parse::<i64>()) {
             None => LIMIT_DEFAULT,
             Some(Ok(limit)) if (1..=LIMIT_MAX).contains(&limit) => limit,
@@ -95,14 +94,11 @@ impl Query {
                 LIMIT_DEFAULT
             }
         };
-        let cursor = match self.text("cursor").map(|text| text.parse()) {
-            None => None,
-            Some(Ok(cursor)) => Some(cursor),
-            Some(Err(_)) => {
-                self.wrong("cursor", "must be a next_cursor that this list gave");
-                None
-            }
-        };
+        let text = self.text("cursor");
+        let cursor = text.as_deref().and_then(C::read);
+        if text.is_some() && cursor.is_none() {
+            self.wrong("cursor", "must be a next_cursor that this list gave");
+        }
         Page { limit, cursor }
     }
 
@@ -129,6 +125,30 @@ impl Query {
             self.wrong(&name, format!("there is no such parameter here{hint}"));
         }
         if self.mistakes.is_empty() { Ok(()) } else { Err(Problem::parameters(self.mistakes)) }
+    }
+}
+
+/// What a list is read by.
+pub trait Cursor: Sized {
+    /// What `next_cursor` was made of; `None`: this is none.
+    fn read(text: &str) -> Option<Self>;
+}
+
+macro_rules! cursors {
+    ($($type:ty),+) => {
+        $(impl Cursor for $type {
+            fn read(text: &str) -> Option<Self> {
+                text.parse().ok()
+            }
+        })+
+    };
+}
+
+cursors!(i32, i64, AgentId, CalendarId, EventId, RunId, TaskId);
+
+impl Cursor for DateTime<Utc> {
+    fn read(text: &str) -> Option<Self> {
+        time::read(text).ok()
     }
 }
 

@@ -18,6 +18,7 @@ use crate::openapi::PreviewFields;
 use crate::problem::{Problem, ProblemDocument};
 use crate::read;
 use crate::state::Api;
+use crate::time;
 
 /// The most fires of one preview.
 const COUNT_MAX: u64 = 1_000;
@@ -119,12 +120,8 @@ fn take_from(
     problems: &mut Vec<Entry>,
 ) -> Option<DateTime<Utc>> {
     let given = declared.remove("from").filter(|given| !given.is_null())?;
-    let from = given.as_str().and_then(|text| text.parse::<DateTime<Utc>>().ok());
-    if from.is_none() {
-        let message = "must be a time such as 2026-12-24T08:00:00Z (RFC 3339)";
-        problems.push(Entry::new("/from", message));
-    }
-    from
+    let from = time::read(given.as_str().unwrap_or_default());
+    from.map_err(|said| problems.push(Entry::new("/from", said))).ok()
 }
 
 /// A thousand fires of a hard rule may take a second: not on a thread that serves others.

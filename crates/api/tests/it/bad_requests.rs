@@ -265,6 +265,58 @@ async fn requests_that_cannot_be_read_are_refused_with_the_right_status() {
     }
 }
 
+/// chrono reads more years than Postgres keeps.
+#[tokio::test]
+async fn a_time_beyond_the_calendar_is_refused_wherever_it_is_sent() {
+    let api = TestApi::new().await;
+    api.post("/tasks", task_with(json!({"name": "t"}))).await.expect(201);
+    let fine = "2026-03-01T00:00:00Z";
+    let cron = json!({"schedule_kind": "cron", "schedule_expr": "30 8 * * *"});
+
+    for far in
+        ["-9999-01-01T00:00:00Z", "+262142-12-31T23:59:59.999999Z", "9999-12-31T23:59:59-01:00"]
+    {
+        for (path, parameter) in [
+            ("/runs", "from"),
+            ("/runs", "to"),
+            ("/audit", "from"),
+            ("/audit", "to"),
+            ("/tasks/t/occurrences", "from"),
+            ("/tasks/t/occurrences", "to"),
+            ("/tasks/t/occurrences", "cursor"),
+        ] {
+            let case = format!("{path}?{parameter}={}", far.replace('+', "%2B"));
+            let reply = api.get(&case).await;
+            is_problem(&reply, 400, &case);
+            assert_eq!(reply.str("/errors/0/parameter"), parameter, "{case}: {}", reply.text);
+            let words = if parameter == "cursor" { "next_cursor" } else { "years 1 to 9999" };
+            assert!(reply.str("/errors/0/message").contains(words), "{case}: {}", reply.text);
+        }
+        let mut preview = cron.clone();
+        preview["from"] = json!(far);
+        for (path, body, pointer) in [
+            ("/runs/cancel", json!({"from": far, "dry_run": true}), "/from"),
+            ("/runs/cancel", json!({"to": far}), "/to"),
+            ("/runs/retry", json!({"from": far}), "/from"),
+            ("/runs/retry", json!({"to": far, "dry_run": true}), "/to"),
+            ("/runs/batch", json!({"runs": [{"task": "t", "run_at": far}]}), "/runs/0/run_at"),
+            ("/tasks/t/backfill", json!({"from": far, "to": fine}), "/from"),
+            ("/tasks/t/backfill", json!({"from": fine, "to": far}), "/to"),
+            ("/tasks/t/snooze", json!({"until": far}), "/until"),
+            ("/tasks", task_with(json!({"starts_at": far})), "/starts_at"),
+            ("/tasks", task_with(json!({"ends_at": far})), "/ends_at"),
+            ("/schedules/preview", preview, "/from"),
+        ] {
+            let case = format!("{path} {far}");
+            let reply = api.post(path, body).await;
+            is_problem(&reply, 422, &case);
+            assert_eq!(reply.pointers(), [pointer], "{case}: {}", reply.text);
+            let told = reply.str("/errors/0/message");
+            assert_eq!(told, "must be in the years 1 to 9999", "{case}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_request_id_from_outside_is_taken_if_it_is_safe() {
     let api = TestApi::new().await;

@@ -26,7 +26,7 @@ use crate::change::{Answer, Begun, Change};
 use crate::openapi::PayloadFields;
 use crate::problem::{Problem, ProblemDocument};
 use crate::state::Api;
-use crate::trace;
+use crate::{time, trace};
 
 /// The most runs of a batch.
 pub const RUNS_MAX: usize = 1_000;
@@ -69,7 +69,7 @@ struct NewRunOf {
     #[schema(minimum = 1, maximum = 9)]
     priority: Option<i16>,
     /// Not to be started before; default at once.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "time::optional")]
     run_at: Option<DateTime<Utc>>,
     /// In place of `run_at`: not to be started for so long.
     #[serde(default)]

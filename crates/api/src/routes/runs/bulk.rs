@@ -23,7 +23,7 @@ use crate::body::Sent;
 use crate::change::{Answer, Begun, Change};
 use crate::problem::{Problem, ProblemDocument};
 use crate::state::Api;
-use crate::trace;
+use crate::{time, trace};
 
 /// How many runs are counted to say how many there are.
 const COUNT_MAX: i64 = 100_000;
@@ -44,8 +44,10 @@ pub(super) struct CancelRuns {
     #[schema(value_type = Option<String>)]
     trigger: Option<Trigger>,
     /// Scheduled not before.
+    #[serde(deserialize_with = "time::optional")]
     from: Option<DateTime<Utc>>,
     /// Scheduled before.
+    #[serde(deserialize_with = "time::optional")]
     to: Option<DateTime<Utc>>,
     /// Whether all of them are meant, where there is no filter.
     all: bool,
@@ -73,8 +75,10 @@ pub(super) struct RetryRuns {
     #[schema(value_type = Option<String>)]
     trigger: Option<Trigger>,
     /// Scheduled not before.
+    #[serde(deserialize_with = "time::optional")]
     from: Option<DateTime<Utc>>,
     /// Scheduled before.
+    #[serde(deserialize_with = "time::optional")]
     to: Option<DateTime<Utc>>,
     /// Whose error is of this kind, as `timeout`.
     error_kind: Option<String>,

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::openapi::TaskFields;
+use crate::time;
 
 /// The fields of a task that only the server sets.
 pub const OF_THE_SERVER: &[&str] = &[
@@ -167,6 +168,7 @@ pub struct Snooze {
     #[schema(minimum = 1)]
     pub delay_seconds: Option<u32>,
     /// Or when.
+    #[serde(deserialize_with = "time::optional")]
     pub until: Option<DateTime<Utc>>,
 }
 
@@ -191,8 +193,10 @@ pub struct Resume {
 #[serde(deny_unknown_fields)]
 pub struct Backfill {
     /// The first time that may be made up for.
+    #[serde(deserialize_with = "time::required")]
     pub from: DateTime<Utc>,
     /// Where the range ends: times before it. Not in the future.
+    #[serde(deserialize_with = "time::required")]
     pub to: DateTime<Utc>,
     /// Only show what would be done.
     #[serde(default)]
