@@ -25,7 +25,8 @@ pub fn exact<T: DeserializeOwned>(value: Value) -> Result<T, Vec<Problem>> {
 
 /// Reads as much of the document as can be read, and says what cannot. `stand_ins` are put where a
 /// required field of the outermost object is missing or wrong, so that the others can be looked at
-/// nevertheless. `None` when not even that helps; then there is at least one problem.
+/// nevertheless; a number that its type cannot hold is read as the nearest that it can. `None` when
+/// not even that helps; then there is at least one problem.
 #[must_use]
 pub fn tolerant<T: DeserializeOwned>(
     mut value: Value,
@@ -53,6 +54,12 @@ pub fn tolerant<T: DeserializeOwned>(
         let problem = Problem::new(pointer(&path), sentence(&message));
         if !problems.iter().any(|told| told.pointer == problem.pointer) {
             problems.push(problem);
+        }
+        if let Some(beyond) = Beyond::of(&message)
+            && let Some(place) = value.pointer_mut(&pointer(&path))
+        {
+            *place = beyond.nearest();
+            continue;
         }
         let mended = match (&path[..], missing) {
             ([field], Some(_)) => put_stand_in(&mut value, field, stand_ins),
@@ -129,18 +136,72 @@ fn sentence(message: &str) -> String {
         let (given, known) = words.split_first().map_or(("", &[][..]), |(g, k)| (*g, k));
         return format!("{given:?} is not one of {}{}", known.join(", "), hint(given, known));
     }
-    for lead in ["invalid type: ", "invalid value: "] {
-        if let Some((given, wanted)) =
-            message.strip_prefix(lead).and_then(|rest| rest.rsplit_once(", expected "))
-        {
-            return format!("is {}, but must be {}", shown(given), wanted_words(wanted));
-        }
+    if let Some((given, wanted)) = given_and_wanted(message) {
+        let wanted = match Beyond::of(message) {
+            Some(Beyond { number, max, .. }) if number > max => {
+                format!("a whole number, {max} or less")
+            }
+            Some(Beyond { min, .. }) => format!("a whole number, {min} or more"),
+            None => wanted_words(wanted),
+        };
+        return format!("is {}, but must be {wanted}", shown(given));
     }
     // chrono's words for a text that is not a time.
     if message.contains("input") {
         return format!("must be a time such as 2026-12-24T08:00:00Z (RFC 3339): {message}");
     }
     message.to_owned()
+}
+
+fn given_and_wanted(message: &str) -> Option<(&str, &str)> {
+    let rest = message
+        .strip_prefix("invalid type: ")
+        .or_else(|| message.strip_prefix("invalid value: "))?;
+    rest.rsplit_once(", expected ")
+}
+
+/// A whole number that is too small or too large for its type.
+struct Beyond {
+    number: i128,
+    min: i128,
+    max: i128,
+}
+
+impl Beyond {
+    /// What `message` says of one; `None`: it is about something else.
+    fn of(message: &str) -> Option<Self> {
+        let (given, wanted) = given_and_wanted(message)?;
+        let (min, max) = match wanted {
+            "u8" => (0, u8::MAX.into()),
+            "u16" => (0, u16::MAX.into()),
+            "u32" => (0, u32::MAX.into()),
+            "u64" | "usize" => (0, u64::MAX.into()),
+            "i8" => (i8::MIN.into(), i8::MAX.into()),
+            "i16" => (i16::MIN.into(), i16::MAX.into()),
+            "i32" => (i32::MIN.into(), i32::MAX.into()),
+            "i64" => (i64::MIN.into(), i64::MAX.into()),
+            _ => return None,
+        };
+        if !given.starts_with("integer ") && !given.starts_with("floating point ") {
+            return None;
+        }
+        let text = quoted(given).first().copied()?;
+        let farthest = if text.starts_with('-') { i128::MIN } else { i128::MAX };
+        let number = if let Ok(number) = text.parse::<i128>() {
+            number
+        } else {
+            // Whole numbers of more than 64 bits are read as fractions: 1e+20.
+            let whole = text.parse::<f64>().ok().filter(|number| number.fract() == 0.0)?;
+            format!("{whole:.0}").parse().unwrap_or(farthest)
+        };
+        (number < min || number > max).then_some(Self { number, min, max })
+    }
+
+    /// The number nearest to it that its type can hold.
+    fn nearest(&self) -> Value {
+        let nearest = self.number.clamp(self.min, self.max);
+        serde_json::Number::from_i128(nearest).map_or(Value::Null, Value::Number)
+    }
 }
 
 fn hint(given: &str, known: &[&str]) -> String {
@@ -220,6 +281,32 @@ mod tests {
             "/policy/jitter: there is no field \"jitter\" here",
         ] {
             assert!(told.contains(line), "{line}\n-- is not in --\n{told}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_its_type_cannot_hold_is_told_the_limits() {
+        for (number, told) in [
+            (
+                "4294967296",
+                "is the number 4294967296, but must be a whole number, 4294967295 or less",
+            ),
+            ("-1", "is the number -1, but must be a whole number, 0 or more"),
+            (
+                "100000000000000000000",
+                "is the number 1e+20, but must be a whole number, 4294967295 or less",
+            ),
+            ("1.5", "is the number 1.5, but must be a whole number, 0 or more"),
+            ("\"7\"", "is the text \"7\", but must be a whole number, 0 or more"),
+        ] {
+            let of_task = "\"title\": \"x\", \"schedule_kind\": \"manual\", \"payload\": {}";
+            let document = format!("{{{of_task}, \"timeout_seconds\": {number}}}");
+            let document = serde_json::from_str(&document).unwrap();
+
+            let problems = exact::<TaskSpec>(document).unwrap_err();
+
+            let all: Vec<_> = problems.iter().map(ToString::to_string).collect();
+            assert_eq!(all, [format!("/timeout_seconds: {told}")]);
         }
     }
 

@@ -45,7 +45,7 @@ fn mistakes() -> Vec<(&'static str, Value, &'static str, &'static str)> {
         ("starts_at", json!("tomorrow"), "/starts_at", "RFC 3339"),
         ("ends_at", json!("2020-01-01T00:00:00Z"), "/ends_at", "does not fire"),
         ("max_fires", json!(0), "/max_fires", "at least 1"),
-        ("max_fires", json!(-1), "/max_fires", "whole number"),
+        ("max_fires", json!(-1), "/max_fires", "at least 1"),
         ("exclude", json!("2026-12-25"), "/exclude", "list"),
         ("exclude", json!(["25.12.2026"]), "/exclude/0", ""),
         ("exclude", json!(["2026-12-25", "2026-12-26/2026-12-24"]), "/exclude/1", ""),
@@ -121,9 +121,20 @@ fn mistakes() -> Vec<(&'static str, Value, &'static str, &'static str)> {
     ]
 }
 
+/// The same of numbers that their types cannot hold: the limit of the field is told nevertheless.
+fn far_too_large() -> Vec<(&'static str, Value, &'static str, &'static str)> {
+    vec![
+        ("max_fires", json!(1_000_000_000_000_u64), "/max_fires", "4294967295 or less"),
+        ("max_retries", json!(1_000_000_000), "/max_retries", "0 to 100"),
+        ("timeout_seconds", json!(9_999_999_999_u64), "/timeout_seconds", "604800"),
+        ("timeout_seconds", json!(1e30), "/timeout_seconds", "604800"),
+        ("policy", json!({"jitter_seconds": 9_000_000_000_u64}), "/policy/jitter_seconds", "86400"),
+    ]
+}
+
 #[tokio::test]
 async fn every_mistake_in_a_task_is_told_at_its_place() {
-    let cases = mistakes();
+    let cases: Vec<_> = mistakes().into_iter().chain(far_too_large()).collect();
     assert!(cases.len() >= 60, "the table has {} rows", cases.len());
     let api = TestApi::new().await;
     let mut missed = Vec::new();

@@ -110,6 +110,12 @@ async fn one_mistake_in_a_batch_keeps_all_of_it_out_and_is_told_at_its_place() {
             "run_at",
         ),
         (
+            json!({"task": "t", "delay_seconds": 5_000_000_000_u64}),
+            "/runs/1/delay_seconds",
+            "3660 days",
+        ),
+        (json!({"task": "t", "delay_seconds": -1}), "/runs/1/delay_seconds", "0 or more"),
+        (
             json!({"task": "t", "expires_after_seconds": 0}),
             "/runs/1/expires_after_seconds",
             "at least 1",

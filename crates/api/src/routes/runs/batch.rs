@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sqlx::PgConnection;
 
-use super::super::tasks::{Accepted, check_payload};
+use super::super::tasks::{Accepted, check_payload, delay_of};
 use crate::auth::{Caller, RunsWrite};
 use crate::body::{SentBatch, too_much};
 use crate::change::{Answer, Begun, Change};
@@ -73,7 +73,7 @@ struct NewRunOf {
     run_at: Option<DateTime<Utc>>,
     /// In place of `run_at`: not to be started for so long.
     #[serde(default)]
-    delay_seconds: Option<u32>,
+    delay_seconds: Option<u64>,
     /// It ends `expired` when it was not started so many seconds after it might have; default the task's.
     #[serde(default)]
     #[schema(minimum = 1)]
@@ -244,7 +244,7 @@ impl Against {
         require(new.dedupe_key.as_deref().is_none_or(key_fits), "/dedupe_key", KEY_RULE);
         let start = match (new.run_at, new.delay_seconds) {
             (Some(at), _) => at.max(now),
-            (None, delay) => now + TimeDelta::seconds(delay.unwrap_or(0).into()),
+            (None, delay) => now + delay_of(delay.unwrap_or(0)),
         };
         let pointer = if new.run_at.is_some() { "/run_at" } else { "/delay_seconds" };
         require(

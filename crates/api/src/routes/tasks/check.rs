@@ -77,9 +77,17 @@ pub fn check(mut declared: Value, against: &Against<'_>) -> Result<Checked, Vec<
         let pointer = format!("/{field}");
         !wrong.iter().any(|at| *at == pointer || at.starts_with(&format!("{pointer}/")))
     };
-    problems.extend(spec.problems().into_iter().filter(|problem| {
-        untouched(problem.pointer.trim_start_matches('/').split('/').next().unwrap_or_default())
-    }));
+    let unreadable = problems.len();
+    for problem in spec.problems() {
+        let place = problem.pointer.trim_start_matches('/').split('/').next();
+        let mut told = problems[..unreadable].iter_mut();
+        if let Some(told) = told.find(|told| told.pointer == problem.pointer) {
+            // A number that its type cannot hold: the limit of the field says more than that.
+            told.message = problem.message;
+        } else if untouched(place.unwrap_or_default()) {
+            problems.push(problem);
+        }
+    }
     let mut timing = None;
     if OF_THE_SCHEDULE.iter().all(|field| untouched(field)) {
         match schedule(&spec, against) {

@@ -126,6 +126,14 @@ pub(crate) fn check_params(
     Err(Problem::invalid(problems.into_iter().map(|entry| entry.under("/params")).collect()))
 }
 
+/// A delay that somebody asks for. What is longer than a century is a century: too long either way,
+/// and the sum with a time stays one.
+pub(crate) fn delay_of(seconds: u64) -> TimeDelta {
+    const CENTURY: TimeDelta = TimeDelta::days(36_525);
+    let asked = i64::try_from(seconds).ok().and_then(TimeDelta::try_seconds);
+    asked.unwrap_or(CENTURY).min(CENTURY)
+}
+
 /// Postpone the next due time of a task.
 #[utoipa::path(
     post, path = "/tasks/{id}/snooze", tag = "tasks",
@@ -151,7 +159,7 @@ pub(super) async fn snooze(
         return Err(Problem::conflict("the task has no next due time that could be postponed"));
     };
     let until = match (sent.body.delay_seconds, sent.body.until) {
-        (Some(seconds), None) if seconds > 0 => next + TimeDelta::seconds(seconds.into()),
+        (Some(seconds), None) if seconds > 0 => next + delay_of(seconds),
         (Some(_), None) => {
             return Err(Problem::invalid_at("/delay_seconds", "must be at least 1"));
         }

@@ -26,7 +26,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub(crate) use check::payload as check_payload;
-pub(crate) use lifecycle::check_params;
+pub(crate) use lifecycle::{check_params, delay_of};
 pub use wire::{Accepted, Task};
 
 use crate::auth::Caller;

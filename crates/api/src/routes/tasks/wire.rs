@@ -166,7 +166,7 @@ pub struct Accepted {
 pub struct Snooze {
     /// How much later than planned.
     #[schema(minimum = 1)]
-    pub delay_seconds: Option<u32>,
+    pub delay_seconds: Option<u64>,
     /// Or when.
     #[serde(deserialize_with = "time::optional")]
     pub until: Option<DateTime<Utc>>,
