@@ -129,8 +129,14 @@ async fn a_snooze_postpones_the_next_time_and_only_forward() {
         snooze(json!({"delay_seconds": 0})).await.expect(422).pointers(),
         ["/delay_seconds"]
     );
-    for far in [json!(40_000_000), json!(5_000_000_000_u64), json!(u64::MAX)] {
-        let far = snooze(json!({"delay_seconds": far})).await.expect(422);
+    for (field, far) in [
+        ("delay_seconds", json!(40_000_000)),
+        ("delay_seconds", json!(5_000_000_000_u64)),
+        ("delay_seconds", json!(u64::MAX)),
+        ("until", json!("9999-12-31T23:59:59Z")),
+    ] {
+        let far = snooze(json!({field: far})).await.expect(422);
+        assert_eq!(far.pointers(), [format!("/{field}")], "{}", far.text);
         assert!(far.str("/errors/0/message").contains("366 days"), "{}", far.text);
     }
     api.post("/tasks/t/pause", json!({})).await.expect(200);

@@ -173,9 +173,10 @@ pub(super) async fn snooze(
         _ => return Err(Problem::invalid_at("", "must have either delay_seconds or until")),
     };
     if until > next.max(now) + TimeDelta::days(SNOOZE_MAX_DAYS) {
+        let pointer = if sent.body.until.is_some() { "/until" } else { "/delay_seconds" };
         let message =
             format!("must not postpone by more than {SNOOZE_MAX_DAYS} days; pause it instead");
-        return Err(Problem::invalid_at("", message));
+        return Err(Problem::invalid_at(pointer, message));
     }
     task::snooze(change.conn(), &row, until, now).await?;
     done(&api, change, &row, "task.snooze", "task.snoozed", json!({"until": until})).await
