@@ -43,6 +43,10 @@ const STATEMENTS_KEPT: usize = 256;
 /// What Postgres is told with it, as the options of a new connection.
 pub(crate) const SILENT: &str = "idle_in_transaction_session_timeout";
 
+/// How long one statement may take. Whoever asked gives up sooner; this is for Postgres, which would go on
+/// with it beside the next try.
+const STATEMENT_MAX: Duration = Duration::from_mins(1);
+
 /// A pool that connects when it is first used. `service` shows in `pg_stat_activity`.
 ///
 /// # Errors
@@ -119,7 +123,8 @@ fn direct_options(
 
 fn own_session(options: PgConnectOptions) -> PgConnectOptions {
     let silent = SILENT_MAX.as_millis().to_string();
-    options.options([(SILENT, &*silent), (pooler::MARK, "yes")])
+    let statement = STATEMENT_MAX.as_millis().to_string();
+    options.options([(SILENT, &*silent), ("statement_timeout", &*statement), (pooler::MARK, "yes")])
 }
 
 fn common_options(

@@ -13,6 +13,7 @@ use futures::future::{self, BoxFuture, FutureExt};
 use jsonschema::Validator;
 use orchestrator_engine::clock::Clock;
 use orchestrator_engine::config::AllowList;
+use orchestrator_engine::pipeline::GRACE;
 use orchestrator_engine::tool::{ToolCall, ToolCaller, ToolError, ToolSpec};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -242,14 +243,21 @@ impl Registry {
         if cancel.is_cancelled() {
             return Err(ToolError::Canceled { tool });
         }
+        let given_up = async {
+            let error = tokio::select! {
+                () = cancel.cancelled() => ToolError::Canceled { tool: tool.clone() },
+                () = tokio::time::sleep(timeout) => {
+                    ToolError::Timeout { tool: tool.clone(), waited: timeout }
+                }
+            };
+            tokio::time::sleep(GRACE).await;
+            error
+        };
         let output = tokio::select! {
-            // A result that is there counts, even if the run was canceled in the same instant.
+            // An answer that is there, or comes within the grace, counts: what was done was done.
             biased;
-            result = tokio::time::timeout(timeout, entry.tool.call(call)) => match result {
-                Ok(result) => result?,
-                Err(_) => return Err(ToolError::Timeout { tool, waited: timeout }),
-            },
-            () = cancel.cancelled() => return Err(ToolError::Canceled { tool }),
+            result = entry.tool.call(call) => result?,
+            error = given_up => return Err(error),
         };
         if let Some(mistakes) =
             entry.output.as_ref().and_then(|schema| schema::mistakes(schema, &output))

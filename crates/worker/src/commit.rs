@@ -359,6 +359,7 @@ impl<'a> Groups<'a> {
         }
         if !self.put_back.is_empty() {
             queue::put_back(conn, &self.put_back).await?;
+            held.extend(self.put_back.iter().map(|lease| lease.run_id)); // there is nothing to lose
         }
         if !self.requeued.is_empty() {
             held.extend(queue::requeue(conn, &self.requeued).await?);

@@ -37,6 +37,8 @@ pub struct Definition {
     pub timeout: Duration,
     /// Nothing it does has effects outside: it may be done again without anybody noticing.
     pub is_harmless: bool,
+    /// Its owner may need scopes to run it: it uses tools that ask for one, or secrets.
+    pub asks_for_scopes: bool,
 }
 
 /// Why there is no [`Definition`].
@@ -98,6 +100,7 @@ fn of_task(spec: Value) -> Result<Definition, DefinitionError> {
     let pipeline = load(&spec.payload)?;
     Ok(Definition {
         is_harmless: pipeline.uses_only(HARMLESS),
+        asks_for_scopes: asks_for_scopes(&pipeline),
         pipeline,
         max_attempts: i32::from(spec.max_retries) + 1,
         backoff: spec.backoff_strategy,
@@ -109,11 +112,17 @@ fn adhoc(payload: &Value) -> Result<Definition, DefinitionError> {
     let pipeline = load(payload)?;
     Ok(Definition {
         is_harmless: pipeline.uses_only(HARMLESS),
+        asks_for_scopes: asks_for_scopes(&pipeline),
         pipeline,
         max_attempts: i32::from(ADHOC_RETRIES) + 1,
         backoff: Backoff::ExponentialJitter,
         timeout: ADHOC_TIMEOUT,
     })
+}
+
+/// The tools that are harmless ask for none.
+fn asks_for_scopes(pipeline: &Pipeline) -> bool {
+    !pipeline.uses_only(HARMLESS) || !pipeline.secrets().is_empty()
 }
 
 fn load(payload: &Value) -> Result<Pipeline, DefinitionError> {

@@ -5,6 +5,7 @@
 //! statement costs is shared by hundreds of them.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -96,12 +97,12 @@ impl Taker {
                     outage.over();
                     pause
                 }
-                Err(error) => {
-                    is_asleep = false; // a crash of the database forgets sleepers
-                    Some(outage.pause_after(&error))
-                }
+                Err(error) => Some(outage.pause_after(&error)),
             };
             while self.going.try_join_next().is_some() {}
+            if worker.forgotten.swap(false, Ordering::Relaxed) {
+                is_asleep = false;
+            }
             full_takes = if pause.is_none() { full_takes + 1 } else { 0 };
             let sleeps = full_takes == 0;
             if (sleeps && !is_asleep) || (full_takes >= BUSY_AFTER && is_asleep) {

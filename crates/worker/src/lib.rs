@@ -22,6 +22,7 @@ mod trace;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use orchestrator_boot::{BoxError, Context, Service, in_time};
 use orchestrator_engine::config::Secret;
@@ -46,6 +47,8 @@ const UNWRITTEN_MAX: usize = 1_000;
 struct Worker {
     ctx: Context,
     tools: Arc<dyn ToolCaller>,
+    /// What the tools ask for.
+    catalogue: watch::Receiver<Vec<ToolSpec>>,
     secrets: Arc<dyn Secrets>,
     definitions: Definitions,
     holding: Arc<Holding>,
@@ -65,6 +68,8 @@ struct Worker {
     busy: Notify,
     /// A run went back to the queue: the time of the next one has changed.
     again: Notify,
+    /// The database may have forgotten that this worker sleeps.
+    forgotten: AtomicBool,
 }
 
 /// The tools a worker offers and calls.
@@ -93,17 +98,20 @@ pub async fn serve(ctx: Context, stop: CancellationToken) -> Result<(), BoxError
 ///
 /// # Errors
 ///
-/// When the loop that takes runs panicked; an outage of Postgres or Redis is waited out.
+/// When a part of it panicked; an outage of Postgres or Redis is waited out.
 pub async fn serve_with(
     ctx: Context,
     offer: Offer,
     stop: CancellationToken,
 ) -> Result<(), BoxError> {
     let holding = Arc::new(Holding::default());
+    // Who asks us to stop, or a part of us that has failed.
+    let stop = stop.child_token();
     let (committer, mut committing) = Committer::start(&ctx, &holding);
     let (teller, telling) = Teller::start(ctx.streams.clone());
     let worker = Arc::new(Worker {
         tools: offer.caller,
+        catalogue: offer.catalogue.clone(),
         secrets: Arc::new(SettingsSecrets(ctx.settings.secrets.clone())),
         definitions: Definitions::default(),
         holding,
@@ -119,6 +127,7 @@ pub async fn serve_with(
         look: Notify::new(),
         busy: Notify::new(),
         again: Notify::new(),
+        forgotten: AtomicBool::new(false),
         ctx: ctx.clone(),
     });
     let capacity = usize::from(ctx.settings.worker.concurrency);
@@ -132,7 +141,7 @@ pub async fn serve_with(
         let load = move || (capacity, worker.holding.len());
         tokio::spawn(orchestrator_boot::beat(ctx.clone(), Service::Worker, load, stop.clone()))
     };
-    let helpers = {
+    let mut helpers = {
         let worker = Arc::clone(&worker);
         tokio::spawn(async move {
             tokio::join!(
@@ -145,14 +154,30 @@ pub async fn serve_with(
     };
     // A task among the others: whoever calls this may be on a thread that has to be woken for each slot
     // that becomes free.
-    let ended = tokio::spawn(lease::run(Arc::clone(&worker), stop)).await;
+    let mut taking = tokio::spawn(lease::run(Arc::clone(&worker), stop.clone()));
+    let failed = tokio::select! {
+        ended = &mut taking => ended.err(),
+        ended = &mut helpers => ended.err(),
+        Some(ended) = committing.join_next() => ended.err(),
+    };
+    if failed.is_some() {
+        // Without renewals or writes, what it holds would be lost, or held for ever. Whoever watches the
+        // process starts another.
+        tracing::error!("a part of the worker has failed: it ends");
+        stop.cancel();
+        if !taking.is_finished() {
+            drop(taking.await);
+        }
+    }
     helpers.abort();
-    drop(helpers.await);
+    if !helpers.is_finished() {
+        drop(helpers.await);
+    }
     drop(worker);
     drop(pulse.await);
     while committing.join_next().await.is_some() {} // ends when the last run has let go of the committer
     drop(telling.await); // and this when the last word is told
-    ended.map_err(Into::into)
+    failed.map_or(Ok(()), |error| Err(error.into()))
 }
 
 /// `secrets.<NAME>` from the settings `SECRET_<NAME>`.

@@ -5,10 +5,11 @@
 //! a notification makes commits wait for each other.
 
 use std::convert::Infallible;
+use std::sync::atomic::Ordering;
 
 use orchestrator_boot::Outage;
 use orchestrator_engine::store::StoreError;
-use orchestrator_engine::store::notices::{self, Notices};
+use orchestrator_engine::store::notices::{self, Heard, Notices};
 
 use crate::Worker;
 
@@ -24,9 +25,14 @@ pub(crate) async fn run(worker: &Worker) {
 async fn pass_on(worker: &Worker, outage: &mut Outage) -> Result<Infallible, StoreError> {
     let mut heard = Notices::on(notices::WORK, &worker.ctx.listening).await?;
     outage.over();
+    let mut is_new = true;
     loop {
+        // A database that crashed, or another that took its place, knows no sleepers.
+        if is_new {
+            worker.forgotten.store(true, Ordering::Relaxed);
+        }
         // Also at the start: something may have been said before.
         worker.again.notify_one();
-        heard.next().await?;
+        is_new = heard.next().await? == Heard::Anew;
     }
 }

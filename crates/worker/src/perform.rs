@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use orchestrator_engine::id;
+use orchestrator_engine::agent::grants;
+use orchestrator_engine::id::{self, AgentId};
 use orchestrator_engine::metrics::REASONS;
 use orchestrator_engine::pipeline::{
     self, Journal, JournalError, Outcome, Retry, RunContext, backoff,
 };
 use orchestrator_engine::run::{RunError, RunStatus, StepRecord, StepStatus};
 use orchestrator_engine::store::queue::{Finished, Lease, Leased, Past, Requeued, Sealed};
-use orchestrator_engine::store::{StoreError, execution, reach};
+use orchestrator_engine::store::{StoreError, agent, execution, reach};
 use rand::RngExt as _;
 use serde_json::Value;
 use tracing::Instrument as _;
@@ -111,6 +112,19 @@ async fn attempt(worker: &Worker, held: &Arc<Held>, slot: &Slot, mut run: Leased
     {
         return None;
     }
+    if definition.asks_for_scopes {
+        match missing_scope(worker, run.agent_id, &definition).await {
+            Ok(None) => {}
+            Ok(Some(scope)) => {
+                let message =
+                    format!("needs the scope {scope}, which the owner of the run does not have");
+                let error = fault("refused", &message);
+                let end = finished(worker, held, RunStatus::Failed, Some(error), Vec::new());
+                return Some(Write::Finish(end));
+            }
+            Err(error) => return Some(after_outage(held, &error)),
+        }
+    }
     let mut prepared = match prepare(worker, &mut run, &definition).await {
         Ok(prepared) => prepared,
         Err(error) if error.is_transient() => return Some(after_outage(held, &error)),
@@ -145,6 +159,27 @@ async fn attempt(worker: &Worker, held: &Arc<Held>, slot: &Slot, mut run: Leased
         worker.pace.note();
     }
     conclude(worker, held, &definition, run.info.attempt, outcome, journal.all())
+}
+
+/// A scope that the run needs and its owner has not, or no longer.
+async fn missing_scope(
+    worker: &Worker,
+    owner: AgentId,
+    definition: &Definition,
+) -> Result<Option<String>, StoreError> {
+    let needed = definition.pipeline.scopes_by(|tool| {
+        let catalogue = worker.catalogue.borrow();
+        catalogue.iter().find(|spec| spec.address == tool)?.scope.clone()
+    });
+    if needed.is_empty() {
+        return Ok(None);
+    }
+    let owner = in_time("read the scopes of an agent", async {
+        let mut conn = reach(&worker.ctx.pool).await?;
+        agent::get(&mut conn, &owner.to_string()).await
+    })
+    .await?;
+    Ok(needed.into_iter().find(|scope| !grants(&owner.scopes, scope)))
 }
 
 /// Notes that a run leased ahead is begun; `false` when its lease is lost.

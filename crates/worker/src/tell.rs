@@ -88,7 +88,8 @@ pub(crate) fn ended(
     metrics.attempt_seconds.observe(took.as_secs_f64());
     let kind = match write {
         Write::Begin(_) | Write::Checkpoint(..) | Write::PutBack(_) => return,
-        Write::Release(..) => {
+        Write::Release(_, records) => {
+            steps(ctx, records);
             metrics.leases_returned.inc();
             "run.released"
         }

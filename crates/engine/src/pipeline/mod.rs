@@ -202,7 +202,12 @@ impl Pipeline {
     /// each secret it names. A tool that the catalogue does not know asks for none.
     #[must_use]
     pub fn required_scopes(&self, catalogue: &Catalogue) -> BTreeSet<String> {
-        let tools = self.tools().into_iter().filter_map(|tool| catalogue.get(tool)?.scope.clone());
+        self.scopes_by(|tool| catalogue.get(tool)?.scope.clone())
+    }
+
+    /// The same, where `of_tool` says which scope a tool asks for.
+    pub fn scopes_by(&self, of_tool: impl Fn(&str) -> Option<String>) -> BTreeSet<String> {
+        let tools = self.tools().into_iter().filter_map(of_tool);
         tools.chain(self.secrets.iter().map(|name| format!("secret:{name}"))).collect()
     }
 }

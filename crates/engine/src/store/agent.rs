@@ -201,6 +201,11 @@ pub async fn update(
     disabled: Option<bool>,
     now: DateTime<Utc>,
 ) -> Result<AgentRow, StoreError> {
+    // Two who disable each other's administrators at once would leave none.
+    sqlx::query_scalar!("select 1 from agent where 'admin' = any(scopes) order by id for update")
+        .fetch_all(&mut *conn)
+        .await
+        .map_err(StoreError::while_trying("hold the administrators"))?;
     let row = sqlx::query_as!(
         AgentRow,
         r#"
@@ -402,8 +407,9 @@ pub async fn issue_token(
     Ok(token)
 }
 
-/// Makes sure that the agent `admin` exists, is enabled, has the scope `admin`, and can come in with
-/// `key`. Other keys of it stay. Any number of processes may do this at once, again and again.
+/// Makes sure that the agent `admin` exists and that `key` is one of its keys. A key that was not known makes
+/// it enabled and gives it the scope `admin`; one that was leaves it as it is: an administrator that was
+/// disabled stays so. Other keys of it stay. Any number of processes may do this at once, again and again.
 ///
 /// # Errors
 ///
@@ -425,10 +431,7 @@ pub async fn ensure_admin(
     let admin = sqlx::query_scalar!(
         r#"
         insert into agent (id, name, scopes, created_at) values ($1, $2, array['admin'], $3)
-        on conflict (name) do update set
-            disabled_at = null,
-            scopes = case when 'admin' = any(agent.scopes) then agent.scopes
-                          else agent.scopes || 'admin'::text end
+        on conflict (name) do update set name = excluded.name
         returning id as "id: AgentId"
         "#,
         AgentId::new(now, &mut crate::id::rng()).0,
@@ -448,6 +451,18 @@ pub async fn ensure_admin(
     match known {
         None => {
             insert_key(&mut tx, admin, key, now).await?;
+            sqlx::query!(
+                "
+                update agent set
+                    disabled_at = null,
+                    scopes = case when 'admin' = any(scopes) then scopes else scopes || 'admin'::text end
+                where id = $1
+                ",
+                admin.0
+            )
+            .execute(&mut *tx)
+            .await
+            .map_err(StoreError::while_trying(doing))?;
         }
         Some(row) if row.agent_id != admin => {
             return Err(StoreError::Conflict("the admin key is another agent's key".into()));

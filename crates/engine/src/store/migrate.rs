@@ -97,6 +97,9 @@ pub async fn migrate(pool: &PgPool) -> Result<i64, MigrateError> {
     }
     let mut conn = pool.acquire().await.map_err(MigrateError::Unreadable)?;
     stay_home(&mut conn).await.map_err(MigrateError::Unreadable)?;
+    // An index of a long history takes as long as it takes.
+    let unlimited = sqlx::query("set statement_timeout = 0").execute(&mut *conn).await;
+    unlimited.map_err(MigrateError::Unreadable)?;
     let done = MIGRATIONS.run_direct(None, &mut *conn, false).await;
     // It is not like the others any more.
     drop(conn.detach().close().await);

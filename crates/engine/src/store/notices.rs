@@ -11,6 +11,15 @@ pub const WORK: &str = "orchestrator_work";
 /// Another program has added a run that is to be let in (`orchestrator.enqueue`).
 pub const HELD: &str = "orchestrator_held";
 
+/// What a listener came to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// Something was said.
+    Notice,
+    /// The connection was lost and made anew: something may have been said meanwhile.
+    Anew,
+}
+
 /// A connection that listens to one channel.
 pub struct Notices(PgListener);
 
@@ -28,15 +37,15 @@ impl Notices {
         Ok(Self(listener))
     }
 
-    /// Waits for the next notice, or for the connection to have been lost and made anew: something
-    /// may have been said meanwhile.
+    /// Waits for the next notice, or for the connection to have been lost and made anew.
     ///
     /// # Errors
     ///
     /// [`StoreError::Database`] when it could not be made anew.
-    pub async fn next(&mut self) -> Result<(), StoreError> {
-        self.0.try_recv().await.map_err(StoreError::while_trying("listen for notices"))?;
-        Ok(())
+    pub async fn next(&mut self) -> Result<Heard, StoreError> {
+        let notice =
+            self.0.try_recv().await.map_err(StoreError::while_trying("listen for notices"))?;
+        Ok(if notice.is_some() { Heard::Notice } else { Heard::Anew })
     }
 }
 

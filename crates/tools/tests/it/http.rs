@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -9,6 +10,7 @@ use axum::routing::{any, get};
 use futures::stream;
 use orchestrator_engine::tool::{ToolCaller, ToolError};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use crate::setup::{ask, call, reaching, serve};
 
@@ -233,6 +235,32 @@ async fn a_server_that_does_not_answer_is_given_up() {
         Err(ToolError::Timeout { tool: "http.request".to_owned(), waited })
     );
     assert!(matches!(tools.call(canceled).await, Err(ToolError::Canceled { .. })));
+}
+
+/// A call that is told to stop is on its way: what the server did is known, if it says so soon.
+#[tokio::test]
+async fn an_answer_that_comes_right_after_the_call_was_canceled_counts() {
+    let (asked, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (come, go) = (Arc::clone(&asked), Arc::clone(&release));
+    let held = move || {
+        let (come, go) = (Arc::clone(&come), Arc::clone(&go));
+        async move {
+            come.notify_one();
+            go.notified().await;
+            "done"
+        }
+    };
+    let at = serve(Router::new().route("/", get(held))).await;
+    let tools = reaching("127.0.0.1").await;
+    let call = call("http.request", json!({"url": format!("http://{at}/")}));
+    let cancel = call.cancel.clone();
+    let calling = tokio::spawn(async move { tools.call(call).await });
+    asked.notified().await;
+
+    cancel.cancel();
+    release.notify_one();
+
+    assert_eq!(calling.await.unwrap().unwrap()["body"], "done");
 }
 
 #[tokio::test]

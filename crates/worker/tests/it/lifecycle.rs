@@ -244,3 +244,28 @@ async fn a_run_whose_params_cannot_be_read_fails_and_stops_nobody() {
     let shown = run::get(&mut conn, bad, None).await.unwrap().params.unwrap();
     assert!(shown.as_str().unwrap().starts_with("cannot be shown: "), "{shown}");
 }
+
+/// Who takes a scope away from an agent takes it away from its tasks.
+#[tokio::test]
+async fn a_run_whose_owner_has_lost_the_scope_it_needs_does_not_begin() {
+    let app = TestApp::with(NOW, &[("SECRET_TOKEN", "s3cret-of-a-test")]).await;
+    let step = json!({"id": "one", "uses": "test.echo", "with": {"t": "${secrets.TOKEN}"}});
+    let task = app.add_task(task("manual", "", &json!([step]))).await;
+    let tools = FakeTools::default();
+    let worker = app.start_worker(&tools);
+    let set = async |scopes: &str| {
+        let sql = "update agent set scopes = string_to_array($1, ',')";
+        sqlx::query(sql).bind(scopes).execute(&app.servers.pool).await.unwrap();
+        let run = app.run_now(task).await;
+        app.until_idle().await;
+        app.finished(run).await
+    };
+
+    let with = set("runs:write,secret:TOKEN").await;
+    let without = set("runs:write").await;
+    worker.stop().await;
+
+    assert_eq!(with.0, "succeeded");
+    assert_eq!((without.0.as_str(), without.2.as_deref()), ("failed", Some("refused")));
+    assert_eq!(tools.calls().len(), 1);
+}
