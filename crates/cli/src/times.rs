@@ -147,7 +147,7 @@ pub fn parse_time(text: &str, zone: Zone, now: DateTime<Utc>) -> Result<DateTime
         .ok_or_else(|| {
             format!(
                 "{text:?} is not a time: write 2026-12-24T08:00:00Z, \"2026-12-24 08:00\", or a \
-                 length from now such as 2h or 1d12h"
+                 length of time such as 2h or 1d12h"
             )
         })?;
     let at = match zone {
@@ -155,6 +155,24 @@ pub fn parse_time(text: &str, zone: Zone, now: DateTime<Utc>) -> Result<DateTime
         Zone::Of(zone) => zone.from_local_datetime(&wall).earliest().map(|at| at.to_utc()),
     };
     at.ok_or_else(|| format!("{text:?} does not exist there: the clocks are put forward over it"))
+}
+
+/// A point in time as [`parse_time`] reads it, but for a length, which is counted back from `now`:
+/// what is looked for lies in the past. `+2h` is still ahead.
+///
+/// # Errors
+///
+/// A sentence that says what can be written.
+pub fn parse_past(text: &str, zone: Zone, now: DateTime<Utc>) -> Result<DateTime<Utc>, String> {
+    let text = text.trim();
+    let length = parse_length(text.strip_prefix('-').unwrap_or(text));
+    let back = length.and_then(|s| i64::try_from(s).ok()).and_then(TimeDelta::try_seconds);
+    match back {
+        Some(back) => {
+            now.checked_sub_signed(back).ok_or_else(|| format!("{text:?} is too far away"))
+        }
+        None => parse_time(text, zone, now),
+    }
 }
 
 #[cfg(test)]
@@ -194,6 +212,22 @@ mod tests {
         assert!(parse_time("tomorrow", zone, now).is_err());
         assert_eq!(zone.clock(at("2026-07-01T06:00:00Z")), "2026-07-01 08:00");
         assert_eq!(zone.clock(at("2026-07-01T06:00:09Z")), "2026-07-01 08:00:09");
+    }
+
+    #[test]
+    fn in_the_past_a_length_is_counted_back_from_now() {
+        let now = at("2026-03-03T00:00:00Z");
+
+        for (said, meant) in [
+            ("2d", "2026-03-01T00:00:00Z"),
+            ("-2d", "2026-03-01T00:00:00Z"),
+            ("+2d", "2026-03-05T00:00:00Z"),
+            ("2026-03-02T00:00:00Z", "2026-03-02T00:00:00Z"),
+        ] {
+            assert_eq!(parse_past(said, Zone::Here, now), Ok(at(meant)), "{said}");
+        }
+        assert!(parse_past("soon", Zone::Here, now).is_err());
+        assert!(parse_past("99999999999w", Zone::Here, now).is_err());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::failure::Failure;
 use crate::output::{facts, text};
 use crate::session::{Session, zone_of};
-use crate::times::{Zone, parse_time};
+use crate::times::{Zone, parse_past};
 
 /// Which runs, where none is named.
 #[derive(Debug, clap::Args)]
@@ -23,11 +23,11 @@ pub struct Many {
     /// Those made by schedule, event, condition, `run_now`, backfill or `run_task`.
     #[arg(long, conflicts_with = "run", value_parser = |text: &str| text.parse::<Trigger>())]
     trigger: Option<Trigger>,
-    /// Those scheduled at or after this.
-    #[arg(long, conflicts_with = "run", value_name = "TIME")]
+    /// Those scheduled at or after this: 2026-11-01, "2026-11-01 08:00", or how long ago: 1h.
+    #[arg(long, conflicts_with = "run", value_name = "TIME", allow_hyphen_values = true)]
     from: Option<String>,
     /// Those scheduled before this.
-    #[arg(long, conflicts_with = "run", value_name = "TIME")]
+    #[arg(long, conflicts_with = "run", value_name = "TIME", allow_hyphen_values = true)]
     to: Option<String>,
     /// All of them, where there is no filter.
     #[arg(long, conflicts_with = "run")]
@@ -99,7 +99,7 @@ async fn filter(
     }
     for (name, given) in [("from", &many.from), ("to", &many.to)] {
         if let Some(given) = given {
-            let at = parse_time(given, zone, now).map_err(Failure::Usage)?;
+            let at = parse_past(given, zone, now).map_err(Failure::Usage)?;
             body.insert(name.to_owned(), json!(at));
         }
     }

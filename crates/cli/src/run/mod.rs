@@ -14,7 +14,7 @@ use crate::client::path;
 use crate::failure::Failure;
 use crate::output::{Ids, facts, items, short, table, text};
 use crate::session::{Session, zone_of};
-use crate::times::{Zone, length, parse_time, stamp, time_in};
+use crate::times::{Zone, length, parse_past, stamp, time_in};
 
 use many::Many;
 pub use watch::watch;
@@ -27,8 +27,12 @@ pub enum Verb {
     #[command(after_help = "\
 Examples:
   orchestrator run list --task morning-briefing
-  orchestrator run list --status failed --from '2026-11-20 00:00'
-  orchestrator run list --limit 500 --output json")]
+  orchestrator run list --status failed --from 1h
+  orchestrator run list --from '2026-11-20 00:00' --to '2026-11-21 00:00'
+  orchestrator run list --limit 500 --output json
+
+A length in --from and --to is counted back from now. Times without an offset are read on the wall clock
+of the task, or without --task of this machine.")]
     List(ListArgs),
     /// Show a run and its steps.
     Show {
@@ -54,7 +58,10 @@ When standard output is no terminal, a line is written for each change.")]
 Examples:
   orchestrator run cancel 5e1d2f90
   orchestrator run cancel --task crawl --status queued
-  orchestrator run cancel --all --dry-run")]
+  orchestrator run cancel --to 2d --status queued
+  orchestrator run cancel --all --dry-run
+
+A length in --from and --to is counted back from now.")]
     Cancel {
         /// Its id, or the name of a task: its newest run.
         run: Option<String>,
@@ -71,7 +78,9 @@ Examples:
   orchestrator run retry morning-briefing --watch
   orchestrator run retry 5e1d2f90 --from-step weather
   orchestrator run retry --task crawl --failed --error-kind timeout
-  orchestrator run retry --failed --from '2026-11-20 00:00' --yes")]
+  orchestrator run retry --failed --from 1h --yes
+
+A length in --from and --to is counted back from now.")]
     Retry {
         /// Its id, or the name of a task: its newest run.
         run: Option<String>,
@@ -107,11 +116,11 @@ pub struct ListArgs {
     /// Only those made by schedule, event, condition, `run_now`, backfill or `run_task`.
     #[arg(long, value_parser = |text: &str| text.parse::<Trigger>())]
     trigger: Option<Trigger>,
-    /// Only those scheduled at or after this.
-    #[arg(long, value_name = "TIME")]
+    /// Only those scheduled at or after this: 2026-11-01, "2026-11-01 08:00", or how long ago: 1h.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     from: Option<String>,
     /// Only those scheduled before this.
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     to: Option<String>,
     /// How many.
     #[arg(long, default_value_t = 50)]
@@ -171,7 +180,7 @@ async fn list(args: ListArgs, session: &Session) -> Result<ExitCode, Failure> {
     }
     for (name, given) in [("from", &args.from), ("to", &args.to)] {
         if let Some(given) = given {
-            let at = parse_time(given, zone, now).map_err(Failure::Usage)?;
+            let at = parse_past(given, zone, now).map_err(Failure::Usage)?;
             query.push((name, at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)));
         }
     }

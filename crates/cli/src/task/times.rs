@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ use crate::client::path;
 use crate::failure::Failure;
 use crate::output::{facts, items, table, text};
 use crate::session::{Session, zone_of};
-use crate::times::{Zone, parse_length, parse_time, stamp, time_in};
+use crate::times::{Zone, parse_past, stamp, time_in};
 
 /// Why the task did or did not run at `at`; without it, at the last time it was due.
 pub(super) async fn explain(
@@ -71,8 +71,9 @@ pub(super) async fn backfill(args: BackfillArgs, session: &Session) -> Result<Ex
     let task = session.task(&args.task).await?;
     let zone = zone_of(&task);
     let now = Session::now();
-    let from = past(&args.from, zone, now)?;
-    let to = args.to.as_deref().map_or(Ok(now), |to| past(to, zone, now))?;
+    let past = |said: &str| parse_past(said, zone, now).map_err(Failure::Usage);
+    let from = past(&args.from)?;
+    let to = args.to.as_deref().map_or(Ok(now), past)?;
     let body = json!({"from": from, "to": to, "dry_run": args.dry_run});
     let answer =
         session.client.post(&path(&["tasks", &text(&task, "id"), "backfill"])?, &body).await?;
@@ -91,16 +92,6 @@ pub(super) async fn backfill(args: BackfillArgs, session: &Session) -> Result<Ex
     })
 }
 
-/// A time in the past; a length is counted back from now.
-fn past(said: &str, zone: Zone, now: DateTime<Utc>) -> Result<DateTime<Utc>, Failure> {
-    let length = parse_length(said.strip_prefix('-').unwrap_or(said));
-    let back = length.and_then(|s| i64::try_from(s).ok()).and_then(TimeDelta::try_seconds);
-    match back.and_then(|back| now.checked_sub_signed(back)) {
-        Some(at) => Ok(at),
-        None => parse_time(said, zone, now).map_err(Failure::Usage),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,14 +104,5 @@ mod tests {
         assert_eq!(on_clock("8:30", zone, now), "2026-03-02T08:30");
         assert_eq!(on_clock("08:30:15", zone, now), "2026-03-02T08:30:15");
         assert_eq!(on_clock("2026-02-01 08:30", zone, now), "2026-02-01 08:30");
-    }
-
-    #[test]
-    fn a_length_is_counted_back_from_now() {
-        let now: DateTime<Utc> = "2026-03-03T00:00:00Z".parse().unwrap();
-
-        assert_eq!(past("2d", Zone::Here, now).ok(), Some(now - TimeDelta::days(2)));
-        assert_eq!(past("-2d", Zone::Here, now).ok(), Some(now - TimeDelta::days(2)));
-        assert!(past("soon", Zone::Here, now).is_err());
     }
 }

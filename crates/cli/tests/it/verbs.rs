@@ -167,6 +167,9 @@ async fn runs_that_match_are_retried_and_ended_after_somebody_was_asked() {
     };
 
     let dry = retry(&["--dry-run", "-o", "json"]).json();
+    let recent = retry(&["--from", "1h", "--dry-run", "-o", "json"]).json();
+    let older = retry(&["--to", "1h", "--dry-run", "-o", "json"]).json();
+    let listed = place.call(&["run", "list", "--from", "1h", "-o", "json"]).json();
     let unasked = retry(&[]).refused(2);
     let other = retry(&["--error-kind", "timeout", "--yes"]).expect(0);
     let done = retry(&["--yes", "-o", "json"]).json();
@@ -175,6 +178,8 @@ async fn runs_that_match_are_retried_and_ended_after_somebody_was_asked() {
     let ended = place.call(&["run", "cancel", "--from", "2100-01-01", "--yes"]).expect(0);
 
     assert_eq!((&dry["matched"], &dry["done"]), (&json!(2), &json!(0)));
+    assert_eq!((&recent["matched"], &older["matched"]), (&json!(2), &json!(0)));
+    assert_eq!(listed["items"].as_array().unwrap().len(), 2);
     assert!(unasked.contains("retry 2 runs") && unasked.contains("--yes"), "{unasked}");
     assert!(other.contains("queued  0"), "{other}");
     assert_eq!((&done["done"], &done["more"]), (&json!(2), &json!(false)));
