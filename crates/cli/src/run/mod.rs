@@ -17,7 +17,7 @@ use crate::session::{Session, zone_of};
 use crate::times::{Zone, length, parse_past, stamp, time_in};
 
 use many::Many;
-pub use watch::watch;
+pub use watch::{follow, has_succeeded, watch};
 
 /// What can be done with runs. A run is named by its id, part of its id, or the name of a task, whose
 /// newest run is meant then.
@@ -233,7 +233,7 @@ fn took(thing: &Value, now: DateTime<Utc>) -> String {
 }
 
 /// Why a run or a step failed, on one line; empty when it did not.
-fn error_of(thing: &Value) -> String {
+pub fn error_of(thing: &Value) -> String {
     let Some(error) = thing.get("error").filter(|error| !error.is_null()) else {
         return String::new();
     };

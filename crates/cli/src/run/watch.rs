@@ -36,6 +36,20 @@ const TICK: Duration = Duration::from_millis(120);
 ///
 /// When there is no such run, or the server is away for long.
 pub async fn watch(id: &str, session: &Session) -> Result<ExitCode, Failure> {
+    let run = follow(id, session).await?;
+    if session.format != Format::Table {
+        session.show(&run, |_| String::new())?;
+    }
+    Ok(if has_succeeded(&run) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Follows the run with this id and returns it as it ended. For people all of it has been shown then;
+/// for programs nothing.
+///
+/// # Errors
+///
+/// As [`watch`].
+pub async fn follow(id: &str, session: &Session) -> Result<Value, Failure> {
     let path = path(&["runs", id])?;
     let mut view: Box<dyn View> = match session.format {
         Format::Table if std::io::stdout().is_terminal() => Box::new(Live::new()),
@@ -61,10 +75,12 @@ pub async fn watch(id: &str, session: &Session) -> Result<ExitCode, Failure> {
         pause = pause.mul_f32(1.05).min(LOOK_EVERY_MAX);
     };
     view.end(&run, Session::now());
-    if session.format != Format::Table {
-        session.show(&run, |_| String::new())?;
-    }
-    Ok(if text(&run, "status") == "succeeded" { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(run)
+}
+
+/// Whether the run ended well.
+pub fn has_succeeded(run: &Value) -> bool {
+    text(run, "status") == "succeeded"
 }
 
 fn may_pass(failure: &Failure) -> bool {

@@ -163,7 +163,12 @@ pub struct RunArgs {
     watch: bool,
 }
 
-fn param(text: &str) -> Result<(String, serde_json::Value), String> {
+/// A name and its value; the value is JSON where it can be read as that.
+///
+/// # Errors
+///
+/// A sentence that says what can be written.
+pub fn param(text: &str) -> Result<(String, serde_json::Value), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => {
             Ok((name.to_owned(), crate::event::json_or_text(value)))

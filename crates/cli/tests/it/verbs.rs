@@ -154,6 +154,45 @@ async fn a_run_is_watched_to_its_end_and_its_exit_code_says_how_it_went() {
     assert_eq!(by_part["id"], id);
 }
 
+/// A call is a run of one step: programs read what the tool answered and nothing else, and a call that
+/// fails says why.
+#[tokio::test]
+async fn a_tool_is_called_by_hand_and_its_exit_code_says_how_it_went() {
+    let system = System::start().await;
+    let place = &system.place;
+    let call = |args: &[&str]| place.call(&[&["tool", "call"], args].concat());
+    let object = r#"{"text": "1 + 1 = ${1 + 1}"}"#;
+    place.file("input.json", object);
+
+    let shown = call(&["core.echo", "-w", "text=hello", "-w", "days=[1,2]"]).expect(0);
+    let fields = call(&["core.echo", "-w", "text=hello", "-w", "days=[1,2]", "-o", "json"]).json();
+    let given = call(&["core.echo", "--with", object, "-o", "json"]).json();
+    let read = call(&["core.echo", "--with-file", "input.json", "-o", "yaml"]).expect(0);
+    let piped = ["tool", "call", "core.echo", "--with-file", "-", "-o", "json"];
+    let piped = place.call_with_input(&piped, object).json();
+    let failed = call(&["core.fail", "-w", "message=no luck"]).expect(1);
+    let silent = call(&["core.fail", "-w", "message=no luck", "-o", "json"]);
+    let wrong = call(&["core.echoo"]).refused(1);
+    let long = call(&["core.echo", "--timeout", "52w"]).refused(1);
+    call(&["core.echo", "--timeout", "7s"]).expect(0);
+    let runs = place.call(&["run", "list", "-o", "json"]).json();
+    let last = runs["items"][0]["id"].as_str().unwrap();
+    let last = place.call(&["run", "show", last, "-o", "json"]).json();
+
+    assert!(shown.contains("step succeeded  call  core.echo"), "{shown}");
+    assert!(shown.contains("\"text\": \"hello\""), "{shown}");
+    assert_eq!(fields, json!({"text": "hello", "days": [1, 2]}));
+    assert_eq!(given, json!({"text": "1 + 1 = 2"}));
+    assert_eq!((read.trim(), &piped), ("text: 1 + 1 = 2", &given));
+    assert!(failed.contains("step failed     call  core.fail") && failed.contains("no luck"));
+    assert_eq!((silent.code, &silent.out[..]), (1, ""));
+    assert!(silent.err.contains("no luck") && silent.err.contains("(run "), "{silent:?}");
+    assert!(wrong.contains("\n  uses: ") && wrong.contains("core.echo"), "{wrong}");
+    assert!(long.contains("\n  timeout_seconds: must be 1 to"), "{long}");
+    assert_eq!(last["steps"].as_array().unwrap().len(), 1);
+    assert_eq!((&last["task_id"], &last["status"]), (&json!(null), &json!("succeeded")));
+}
+
 /// Many runs are counted, somebody is asked, and then it is done.
 #[tokio::test]
 async fn runs_that_match_are_retried_and_ended_after_somebody_was_asked() {
