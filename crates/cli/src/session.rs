@@ -64,7 +64,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// 404 with the nearest name.
+    /// 404 with the nearest name; for a name whose task is canceled, which reaches it no more, that it is.
     pub async fn task(&self, reference: &str) -> Result<Value, Failure> {
         let missing = match self.client.get(&path(&["tasks", reference])?).await {
             Err(Failure::Refused(problem)) if problem.status == 404 => problem,
@@ -75,7 +75,16 @@ impl Session {
         if let Some(task) = by_part(tasks, reference)? {
             return Ok(task.clone());
         }
-        let names = tasks.iter().filter_map(|task| task.get("name")?.as_str());
+        let (gone, there): (Vec<_>, Vec<_>) =
+            tasks.iter().partition(|task| output::text(task, "status") == "canceled");
+        if let Some(task) = gone.into_iter().find(|task| output::text(task, "name") == reference) {
+            let id = output::text(task, "id");
+            return Err(Failure::failed(format!(
+                "task {reference} is canceled already, and for good; `orchestrator task show {id}` \
+                 shows it as it was"
+            )));
+        }
+        let names = there.into_iter().filter_map(|task| task.get("name")?.as_str());
         Err(no_such("task", reference, nearest(reference, names), where_to_look(tasks), missing))
     }
 

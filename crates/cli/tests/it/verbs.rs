@@ -240,6 +240,9 @@ async fn a_task_is_paused_resumed_snoozed_and_canceled_and_says_when_it_is_next(
     let next = json(&["task", "next", "greeting", "-n", "2"]);
     let misspelt = place.call(&["task", "pause", "greting"]).refused(1);
     let canceled = json(&["task", "cancel", "greeting"]);
+    let twice = place.call(&["task", "cancel", "greeting"]).refused(1);
+    let near = place.call(&["task", "cancel", "greting"]).refused(1);
+    let shown = json(&["task", "show", canceled["id"].as_str().unwrap()]);
 
     assert_eq!((&paused["status"], &paused["pause_reason"]), (&json!("paused"), &json!("holiday")));
     assert_eq!(resumed["status"], "active");
@@ -248,6 +251,10 @@ async fn a_task_is_paused_resumed_snoozed_and_canceled_and_says_when_it_is_next(
     assert!(next["fires"][1]["local"].as_str().unwrap().contains("T08:30:00+0"), "{next}");
     assert!(misspelt.contains("did you mean greeting?"), "{misspelt}");
     assert_eq!(canceled["status"], "canceled");
+    assert!(twice.contains("greeting is canceled already"), "{twice}");
+    assert!(twice.contains(canceled["id"].as_str().unwrap()), "{twice}");
+    assert!(near.contains("no task greting; `orchestrator task list`"), "{near}");
+    assert_eq!(shown["status"], "canceled");
     assert!(!place.call(&["task", "list"]).expect(0).contains("greeting"));
     assert!(place.call(&["task", "list", "--all"]).expect(0).contains("greeting"));
 }
