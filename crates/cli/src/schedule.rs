@@ -80,7 +80,7 @@ pub async fn run(verb: Verb, env: &Env, format: Format) -> Result<ExitCode, Fail
         asked["timezone"] = json!(timezone);
     }
     let answer = session.client.post("schedules/preview", &asked).await?;
-    session.show(&answer, drawn)
+    session.show(&answer, |answer| drawn(answer, Some(kind)))
 }
 
 async fn show_moves(dry_run: bool, env: &Env, format: Format) -> Result<ExitCode, Failure> {
@@ -111,12 +111,12 @@ async fn show_moves(dry_run: bool, env: &Env, format: Format) -> Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
-/// A preview as people read it; also that of a task's schedule.
-pub fn drawn(preview: &Value) -> String {
+/// A preview of a schedule of this kind as people read it; also that of a task's schedule.
+pub fn drawn(preview: &Value, kind: Option<ScheduleKind>) -> String {
     let now = Session::now();
     let fires = preview.get("fires").map_or(&[][..], items);
     let end = match preview.get("exhausted") {
-        Some(Value::Bool(true)) if fires.is_empty() => "It never fires.\n",
+        Some(Value::Bool(true)) if fires.is_empty() => without_times(kind),
         Some(Value::Bool(true)) => "Nothing comes after that.\n",
         _ => "",
     };
@@ -131,6 +131,20 @@ pub fn drawn(preview: &Value) -> String {
         drawn += &table(&["LOCAL TIME", "", "NOTE"], rows);
     }
     drawn + end
+}
+
+/// What is said of a schedule of this kind that names no time.
+fn without_times(kind: Option<ScheduleKind>) -> &'static str {
+    match kind {
+        Some(ScheduleKind::Manual) => {
+            "It has no times of its own: `orchestrator task run` makes it run.\n"
+        }
+        Some(ScheduleKind::Event) => {
+            "It has no times of its own: an event of that topic makes it run (`orchestrator event publish`), \
+             and so does `orchestrator task run`.\n"
+        }
+        _ => "It never fires.\n",
+    }
 }
 
 /// What a schedule is written in, as far as its look tells.

@@ -127,47 +127,69 @@ pub(super) async fn next(
 ) -> Result<ExitCode, Failure> {
     let task = session.task(reference).await?;
     let status = text(&task, "status");
-    let mut answer = if status == "active" {
-        planned(&task, count, session).await?
-    } else {
-        let mut asked = schedule_of(&task);
-        asked["count"] = json!(count);
-        asked["from"] = json!(Session::now());
-        // A rule counts from where it began, not from now.
-        if asked["starts_at"].is_null() {
-            asked["starts_at"] = task["created_at"].clone();
+    let mut answer = match status.as_str() {
+        "active" => planned(&task, count, session).await?,
+        "paused" => {
+            let mut asked = schedule_of(&task);
+            asked["count"] = json!(count);
+            asked["from"] = json!(Session::now());
+            // A rule counts from where it began, not from now.
+            if asked["starts_at"].is_null() {
+                asked["starts_at"] = task["created_at"].clone();
+            }
+            session.client.post("schedules/preview", &asked).await?
         }
-        session.client.post("schedules/preview", &asked).await?
+        _ => json!({"fires": [], "exhausted": true}),
     };
     answer["summary"] = task["summary"].clone();
     answer["status"] = json!(status);
-    session.show(&answer, |answer| {
-        let note = match status.as_str() {
-            "active" => String::new(),
-            status => format!("The task is {status}: its schedule is not followed.\n"),
-        };
-        note + &crate::schedule::drawn(answer)
+    let kind = text(&task, "schedule_kind").parse().ok();
+    session.show(&answer, |answer| match status.as_str() {
+        "active" => crate::schedule::drawn(answer, kind),
+        "paused" => {
+            "The task is paused: its schedule is not followed until it is resumed.\n".to_owned()
+                + &crate::schedule::drawn(answer, kind)
+        }
+        status => format!("The task is {status}: its schedule is over.\n"),
     })
 }
 
 /// What the server plans for an active task, in the form of a preview: unlike one, it knows how often
-/// the task has fired and that it is snoozed.
+/// the task has fired, and what a snooze puts off.
 async fn planned(task: &Value, count: u16, session: &Session) -> Result<Value, Failure> {
     let now = Session::now();
     let zone = zone_of(task);
     let path = path(&["tasks", &text(task, "id"), "occurrences"])?;
-    let query = [("from", rfc3339(now)), ("to", rfc3339(now + LOOK_AHEAD))];
-    let answer = session.client.list(&path, &query, count.into()).await?;
-    let fires: Vec<_> = items(&answer)
+    let put_off = put_off_to(task, now);
+    let from = put_off.unwrap_or(now);
+    let query = [("from", rfc3339(from)), ("to", rfc3339(from + LOOK_AHEAD))];
+    let answer = session.client.list(&path, &query, usize::from(count) + 1).await?;
+    let fire = |at: DateTime<Utc>, note: &Value| json!({"at": at, "local": zone.rfc3339(at), "note": note});
+    let first = put_off.map(|at| fire(at, &json!("snoozed: it stands for the times before")));
+    let regular = items(&answer)
         .iter()
         .filter(|occurrence| text(occurrence, "disposition") == "planned")
-        .map(|occurrence| {
-            let at = time_in(occurrence, "nominal_at").unwrap_or(now);
-            json!({"at": at, "local": zone.rfc3339(at), "note": occurrence["reason"]})
-        })
-        .collect();
+        .filter_map(|occurrence| Some((time_in(occurrence, "nominal_at")?, occurrence)))
+        .filter(|(at, _)| put_off.is_none_or(|put_off| *at > put_off))
+        .map(|(at, occurrence)| fire(at, &occurrence["reason"]));
+    let fires: Vec<_> =
+        first.into_iter().chain(regular).take(left(task).min(count.into())).collect();
     let exhausted = fires.len() < count.into();
     Ok(json!({"fires": fires, "exhausted": exhausted}))
+}
+
+/// The moment to which a snooze puts off the times before it: one run comes then in their place. `None`:
+/// it puts off none.
+fn put_off_to(task: &Value, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let until = time_in(task, "snoozed_until").filter(|until| *until > now)?;
+    (time_in(task, "next_fire_at")? == until).then_some(until)
+}
+
+/// How often the task may still fire.
+fn left(task: &Value) -> usize {
+    let number = |field| task.get(field).and_then(Value::as_u64);
+    let left = number("max_fires").map(|max| max.saturating_sub(number("fires").unwrap_or(0)));
+    left.and_then(|left| usize::try_from(left).ok()).unwrap_or(usize::MAX)
 }
 
 fn rfc3339(at: DateTime<Utc>) -> String {
@@ -178,4 +200,31 @@ fn rfc3339(at: DateTime<Utc>) -> String {
 pub fn schedule_of(task: &Value) -> Value {
     let fields = OF_THE_SCHEDULE.iter().filter_map(|field| Some((*field, task.get(*field)?)));
     Value::Object(fields.map(|(name, value)| (name.to_owned(), value.clone())).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snooze_puts_off_what_comes_before_its_end_and_nothing_else() {
+        let now = "2026-11-21T12:00:00Z".parse().unwrap();
+        let put_off = |snoozed: Option<&str>, next: &str| {
+            put_off_to(&json!({"snoozed_until": snoozed, "next_fire_at": next}), now)
+                .map(|at| at.to_rfc3339_opts(SecondsFormat::Secs, true))
+        };
+        let (until, later) = ("2026-11-22T10:00:00Z", "2026-11-23T08:00:00Z");
+
+        assert_eq!(put_off(Some(until), until).as_deref(), Some(until));
+        assert_eq!(put_off(Some(until), later), None, "no time of the schedule comes before");
+        assert_eq!(put_off(Some("2026-11-20T10:00:00Z"), later), None, "it is over");
+        assert_eq!(put_off(None, later), None);
+    }
+
+    #[test]
+    fn a_task_fires_no_more_often_than_it_may() {
+        assert_eq!(left(&json!({"max_fires": 3, "fires": 1})), 2);
+        assert_eq!(left(&json!({"max_fires": 3, "fires": 4})), 0);
+        assert_eq!(left(&json!({"max_fires": null, "fires": 4})), usize::MAX);
+    }
 }

@@ -26,6 +26,10 @@ payload:
     - {id: boom, uses: core.fail, with: {message: no luck}}
 "#;
 
+fn time(text: &Value) -> chrono::DateTime<chrono::Utc> {
+    text.as_str().unwrap().parse().unwrap()
+}
+
 fn actions(outcomes: &Value) -> Vec<(&str, &str)> {
     let outcomes = outcomes.as_array().map_or(&[][..], Vec::as_slice);
     outcomes
@@ -248,6 +252,8 @@ async fn a_task_is_paused_resumed_snoozed_and_canceled_and_says_when_it_is_next(
     assert_eq!(resumed["status"], "active");
     assert_eq!(snoozed["next_fire_at"], snoozed["snoozed_until"]);
     assert_eq!(next["fires"].as_array().unwrap().len(), 2);
+    assert_eq!(time(&next["fires"][0]["at"]), time(&snoozed["snoozed_until"]), "put off");
+    assert!(time(&next["fires"][1]["at"]) > time(&snoozed["snoozed_until"]), "{next}");
     assert!(next["fires"][1]["local"].as_str().unwrap().contains("T08:30:00+0"), "{next}");
     assert!(misspelt.contains("did you mean greeting?"), "{misspelt}");
     assert_eq!(canceled["status"], "canceled");
@@ -257,6 +263,37 @@ async fn a_task_is_paused_resumed_snoozed_and_canceled_and_says_when_it_is_next(
     assert_eq!(shown["status"], "canceled");
     assert!(!place.call(&["task", "list"]).expect(0).contains("greeting"));
     assert!(place.call(&["task", "list", "--all"]).expect(0).contains("greeting"));
+}
+
+/// Tasks without times of their own, one that is over, and one whose last times are put off.
+#[tokio::test]
+async fn what_makes_a_task_run_is_said_where_no_time_does() {
+    let system = System::start().await;
+    let place = &system.place;
+    let task = |name: &str, schedule: &str| {
+        let steps = "{pipeline: [{uses: core.echo, with: {a: 1}}]}";
+        let text = format!("name: {name}\ntitle: {name}\n{schedule}\npayload: {steps}\n");
+        place.call_with_input(&["apply", "-f", "-"], &text).expect(0);
+    };
+    let next = |name: &str| place.call(&["task", "next", name]).expect(0);
+    task("asked", "schedule_kind: manual");
+    task("told", "schedule_kind: event\nschedule_expr: mail.*");
+    task("over", "schedule_kind: interval\nschedule_expr: PT1S\nmax_fires: 1");
+    task("few", "schedule_kind: cron\nschedule_expr: 30 8 * * *\nmax_fires: 2");
+    place.call(&["task", "snooze", "few", "36h"]).expect(0);
+
+    let few = place.call(&["task", "next", "few", "-o", "json"]).json();
+    place.call(&["task", "pause", "few"]).expect(0);
+    let is_over = |said: &String| said.contains("completed");
+    let over = std::iter::repeat_with(|| next("over")).take(400).find(is_over);
+    let over = over.expect("it completes after a second");
+
+    assert!(next("asked").contains("`orchestrator task run` makes it run"));
+    assert!(next("told").contains("`orchestrator event publish`"));
+    assert_eq!(over, "The task is completed: its schedule is over.\n");
+    assert_eq!(few["fires"].as_array().unwrap().len(), 2, "one stands for two: {few}");
+    assert_eq!(few["exhausted"], true);
+    assert!(next("few").starts_with("The task is paused: its schedule is not followed"));
 }
 
 #[tokio::test]
