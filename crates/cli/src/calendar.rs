@@ -25,7 +25,7 @@ pub enum Verb {
     /// List calendars, the newest first.
     List {
         /// How many.
-        #[arg(long, default_value_t = 50)]
+        #[arg(long, default_value_t = 50, value_parser = crate::client::limit)]
         limit: usize,
     },
     /// Show a calendar and the tasks that name it.

@@ -143,7 +143,8 @@ impl Client {
         self.send(Method::POST, path, &[], Some(body)).await
     }
 
-    /// The newest `limit` of a list, over as many pages as that takes, in the form of one page.
+    /// The newest `limit` (at least one) of a list, over as many pages as that takes, in the form of one
+    /// page.
     ///
     /// # Errors
     ///
@@ -157,7 +158,7 @@ impl Client {
         let mut items = Vec::new();
         let mut cursor: Option<String> = None;
         loop {
-            let size = limit.saturating_sub(items.len()).clamp(1, PAGE_MAX).to_string();
+            let size = limit.saturating_sub(items.len()).min(PAGE_MAX).to_string();
             let mut query: Vec<_> = query.iter().map(|(name, text)| (*name, &text[..])).collect();
             query.push(("limit", &size));
             query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
@@ -207,6 +208,18 @@ impl Client {
             self.base
         ))
     }
+}
+
+/// How many rows of a list somebody asks for.
+///
+/// # Errors
+///
+/// A sentence that says what can be written.
+pub fn limit(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|limit| *limit > 0)
+        .ok_or_else(|| "is not a whole number from 1 on".to_owned())
 }
 
 /// The path of these segments, each written so that it stays one segment.

@@ -34,7 +34,7 @@ Examples:
         #[arg(long)]
         topic: Option<String>,
         /// How many.
-        #[arg(long, default_value_t = 50)]
+        #[arg(long, default_value_t = 50, value_parser = crate::client::limit)]
         limit: usize,
     },
 }

@@ -53,7 +53,7 @@ Examples:
     /// List agents, the newest first.
     List {
         /// How many.
-        #[arg(long, default_value_t = 50)]
+        #[arg(long, default_value_t = 50, value_parser = crate::client::limit)]
         limit: usize,
         #[command(flatten)]
         way: Way,

@@ -123,7 +123,7 @@ pub struct ListArgs {
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     to: Option<String>,
     /// How many.
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 50, value_parser = crate::client::limit)]
     limit: usize,
 }
 

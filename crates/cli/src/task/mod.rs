@@ -146,7 +146,7 @@ pub struct ListArgs {
     #[arg(long, short)]
     query: Option<String>,
     /// How many.
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 50, value_parser = crate::client::limit)]
     limit: usize,
 }
 
