@@ -33,7 +33,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use orchestrator_boot::Service;
-use orchestrator_engine::config::{self, Env};
+use orchestrator_engine::config::{self, Env, Problems};
 
 use failure::Failure;
 use output::Format;
@@ -93,6 +93,22 @@ enum Verb {
     Man(man::Args),
 }
 
+impl Verb {
+    /// Refuses names in the environment that only look like settings, for the verbs that read some.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Usage`], with the nearest setting.
+    fn check_names(&self, env: &Env) -> Result<(), Failure> {
+        let mut problems = Problems::default();
+        // `dev` reads all settings and tells of all mistakes in them at once; the others need none.
+        if !matches!(self, Self::Dev(_) | Self::Servers(_) | Self::Completions(_) | Self::Man(_)) {
+            env.refuse_unknown(&mut problems);
+        }
+        if problems.is_empty() { Ok(()) } else { Err(Failure::Usage(problems.to_string())) }
+    }
+}
+
 /// Runs the command line of this process to its exit code.
 #[must_use]
 pub fn run() -> ExitCode {
@@ -120,6 +136,7 @@ fn perform(cli: Cli, env: Env) -> Result<ExitCode, Failure> {
         .build()
         .map_err(Failure::while_doing("start the runtime"))?;
     let format = cli.output;
+    cli.verb.check_names(&env)?;
     let open = || Session::open(&env, format);
     let ended = match cli.verb {
         Verb::Apply(args) => runtime.block_on(apply::run(args, &open()?)),

@@ -122,3 +122,33 @@ fn doctor_says_of_each_thing_what_to_do_and_fails_without_a_server() {
     assert!(said.out.contains("fail  server"), "{said:?}");
     assert!(said.out.contains("orchestrator dev"), "{said:?}");
 }
+
+/// A slip in the name of a setting would otherwise be silent: the key is not shown, and nobody says why.
+#[test]
+fn a_name_that_is_no_setting_is_refused_before_anything_is_asked() {
+    let place = Place::new()
+        .with("ORCHESTRATOR_URL", "http://127.0.0.1:1")
+        .with("ORCHESTRATOR_API_KEI", "orc_mine");
+
+    for args in [
+        &["task", "list"][..],
+        &["apply", "-f", "none.yaml"],
+        &["schedule", "preview", "@daily"],
+        &["agent", "list", "--direct"],
+        &["migrate"],
+        &["doctor"],
+    ] {
+        let told = place.call(args).refused(2);
+        let slip = "ORCHESTRATOR_API_KEI is not a setting; did you mean ORCHESTRATOR_API_KEY?";
+        assert!(told.contains(slip), "{args:?}: {told}");
+        assert!(!told.contains("orc_mine"), "{told}");
+    }
+    place.call(&["completions", "bash"]).expect(0);
+    place.call(&["--help"]).expect(0);
+    // What our scripts read is no slip.
+    Place::new()
+        .with("ORCHESTRATOR_URL", "http://127.0.0.1:1")
+        .with("ORCHESTRATOR_MODE", "prod")
+        .call(&["task", "list"])
+        .refused(1);
+}

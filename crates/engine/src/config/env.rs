@@ -182,7 +182,7 @@ impl Env {
 
     /// Adds a problem for each `ORCHESTRATOR_*` that we do not know: the prefix is ours alone, so it
     /// can only be a mistake.
-    pub(super) fn refuse_unknown(&self, problems: &mut Problems) {
+    pub fn refuse_unknown(&self, problems: &mut Problems) {
         for name in self.values.keys().filter(|name| name.starts_with("ORCHESTRATOR_")) {
             if is_known(name) || OF_SCRIPTS.contains(&name.as_str()) {
                 continue;
