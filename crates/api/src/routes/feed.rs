@@ -195,11 +195,11 @@ fn drawn(
         .map(|(task, schedule)| {
             let put_off = put_off(task, schedule, now);
             let from = task.cursor_at + TimeDelta::microseconds(1);
-            let fires = u32::try_from(task.fires).unwrap_or(0);
+            let so_far = u32::try_from(task.fires).unwrap_or(0);
             Timed {
                 schedule,
                 from: put_off.map_or(from, |until| until.max(from)),
-                fires: fires + u32::from(put_off.is_some()),
+                fires: so_far.saturating_add(put_off.is_some().into()),
                 most,
             }
         })

@@ -190,7 +190,7 @@ fn planned(
     count: usize,
 ) -> Vec<Occurrence> {
     let mut begin = after + TimeDelta::microseconds(1);
-    let mut fired = u32::try_from(row.fires).unwrap_or(0);
+    let mut so_far = u32::try_from(row.fires).unwrap_or(0);
     let mut items = Vec::new();
     if let Some(until) = row.snoozed_until.filter(|until| *until > now)
         && let Some(last) =
@@ -204,9 +204,9 @@ fn planned(
             items.push(not_recorded(last.at, "planned".to_owned(), Some(reason)));
         }
         begin = begin.max(until);
-        fired += 1;
+        so_far = so_far.saturating_add(1);
     }
-    let fires = schedule.preview(begin, count, fired).fires;
+    let fires = schedule.preview(begin, count, so_far).fires;
     items.extend(
         fires.into_iter().map(|fire| not_recorded(fire.at, "planned".to_owned(), fire.note)),
     );

@@ -1,6 +1,8 @@
 //! Times that pass while no scheduler follows the schedule: around a pause and an edit. Every nominal
 //! time gets exactly one disposition, these too.
 
+use std::time::{Duration, Instant};
+
 use chrono::{DateTime, TimeDelta, Utc};
 use orchestrator_engine::explain::left_out;
 use orchestrator_engine::store::fire::Disposition;
@@ -14,6 +16,8 @@ use crate::problem::Problem;
 
 /// How many times are counted one by one when a stretch of them is written off.
 const COUNT_MAX: i32 = 100_000;
+/// How long they are counted: the task is locked meanwhile, and hard rules take a millisecond a time.
+const COUNT_FOR: Duration = Duration::from_millis(250);
 
 /// Gives the times of the task's schedule after its cursor and before or at `to` rows that say why they did
 /// not run: what the schedule leaves out is that, the others were skipped for `reason`.
@@ -38,6 +42,7 @@ pub(super) async fn write_off(
     let first = schedule.next_after(row.cursor_at);
     let times = std::iter::successors(first, |nominal| schedule.next_after(nominal.at))
         .take_while(|nominal| nominal.at <= to);
+    let began = Instant::now();
     let mut stretches: Vec<LedgerRow> = Vec::new();
     for (place, nominal) in (1..=COUNT_MAX).zip(times) {
         let (disposition, reason) =
@@ -59,14 +64,17 @@ pub(super) async fn write_off(
                 count: 1,
             }),
         }
-        if place == COUNT_MAX
-            && let Some(end) = schedule.last_before(to + TimeDelta::seconds(1), nominal.at)
+        if place < COUNT_MAX && began.elapsed() <= COUNT_FOR {
+            continue;
+        }
+        if let Some(end) = schedule.last_before(to + TimeDelta::seconds(1), nominal.at)
             && let Some(last) = stretches.last_mut()
             && end.at > nominal.at
         {
             last.until_at = Some(end.at);
             last.reason.get_or_insert_default().push_str("; there were at least so many");
         }
+        break;
     }
     Ok(ledger::write_off(conn, row, &stretches, now).await?)
 }
