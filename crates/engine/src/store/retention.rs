@@ -1,4 +1,8 @@
 //! What is old goes.
+//!
+//! Rows go a few at a time, each time in a transaction of its own: nobody waits long for one, and what is
+//! done stays done. Partitions are made and dropped in short transactions that give up where they would have
+//! to wait: whoever stores a run queues behind them.
 
 use std::time::Duration;
 
@@ -14,6 +18,8 @@ const IDEMPOTENCY_KEPT: Duration = Duration::from_hours(24);
 const PARTITIONS_AHEAD: Duration = Duration::from_hours(3 * 7 * 24);
 /// The advisory lock that keeps two schedulers from pruning at once: `prune` in ASCII.
 const LOCK: i64 = 0x70_72_75_6e_65;
+/// How many rows go in one transaction.
+const ROWS: i64 = 5_000;
 
 /// How much was removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,6 +30,19 @@ pub struct Pruned {
     pub events: u64,
     /// Entries of the occurrence ledger.
     pub occurrences: u64,
+    /// Somebody reads runs for long (a backup): partitions are to be made and dropped another time.
+    pub postponed: bool,
+}
+
+/// What goes by rows.
+#[derive(Clone, Copy)]
+enum Rows {
+    Events,
+    Occurrences,
+    Answers,
+    Tokens,
+    DedupeKeys,
+    Rates,
 }
 
 /// Removes runs, events and ledger entries older than `kept` at `now`, and answers, tokens, dedupe keys
@@ -32,70 +51,236 @@ pub struct Pruned {
 ///
 /// # Errors
 ///
-/// [`StoreError::Database`]; nothing is removed then.
+/// [`StoreError::Database`]; what was removed before stays so.
 pub async fn prune(
     conn: &mut PgConnection,
     kept: Duration,
     now: DateTime<Utc>,
 ) -> Result<Option<Pruned>, StoreError> {
-    let failed = || StoreError::while_trying("prune old records");
-    let mut tx = conn.begin().await.map_err(failed())?;
-    let ours = sqlx::query_scalar!(r#"select pg_try_advisory_xact_lock($1) as "ours!""#, LOCK)
-        .fetch_one(&mut *tx)
-        .await
-        .map_err(failed())?;
-    if !ours {
-        return Ok(None);
-    }
     let horizon = now - kept;
-    sqlx::query!("select ensure_run_partitions($1, $2)", now, now + PARTITIONS_AHEAD,)
+    let mut pruned = Pruned::default();
+    match make_partitions(conn, now).await? {
+        Partitions::Done(_) => {}
+        Partitions::InUse => pruned.postponed = true,
+        Partitions::NotOurs => return Ok(None),
+    }
+    for rows in [
+        Rows::Events,
+        Rows::Occurrences,
+        Rows::Answers,
+        Rows::Tokens,
+        Rows::DedupeKeys,
+        Rows::Rates,
+    ] {
+        let gone = delete_all(conn, rows, horizon, now).await?;
+        match rows {
+            Rows::Events => pruned.events = gone,
+            Rows::Occurrences => pruned.occurrences = gone,
+            Rows::Answers | Rows::Tokens | Rows::DedupeKeys | Rows::Rates => {}
+        }
+    }
+    // Last, so that no entry of the ledger names a run that is gone.
+    match drop_partitions(conn, horizon).await? {
+        Partitions::Done(dropped) => pruned.partitions = dropped,
+        Partitions::InUse => pruned.postponed = true,
+        Partitions::NotOurs => {}
+    }
+    Ok(Some(pruned))
+}
+
+/// What became of partitions that were to be made or dropped.
+enum Partitions {
+    /// So many were.
+    Done(i32),
+    /// Somebody holds what this has to lock.
+    InUse,
+    /// Another process is pruning.
+    NotOurs,
+}
+
+async fn make_partitions(
+    conn: &mut PgConnection,
+    now: DateTime<Utc>,
+) -> Result<Partitions, StoreError> {
+    let failed = || StoreError::while_trying("make the partitions of the weeks to come");
+    let mut tx = conn.begin().await.map_err(failed())?;
+    if !is_ours(&mut tx).await? {
+        return Ok(Partitions::NotOurs);
+    }
+    let made = sqlx::query_scalar!(
+        r#"select ensure_run_partitions($1, $2) as "made!""#,
+        now,
+        now + PARTITIONS_AHEAD,
+    )
+    .fetch_one(&mut *tx)
+    .await;
+    match made {
+        Err(error) if is_in_use(&error) => Ok(Partitions::InUse),
+        made => {
+            let made = made.map_err(failed())?;
+            tx.commit().await.map_err(failed())?;
+            Ok(Partitions::Done(made))
+        }
+    }
+}
+
+async fn drop_partitions(
+    conn: &mut PgConnection,
+    horizon: DateTime<Utc>,
+) -> Result<Partitions, StoreError> {
+    let failed = || StoreError::while_trying("drop old partitions");
+    let mut tx = conn.begin().await.map_err(failed())?;
+    if !is_ours(&mut tx).await? {
+        return Ok(Partitions::NotOurs);
+    }
+    let dropped = sqlx::query_scalar!(r#"select drop_run_partitions($1) as "dropped!""#, horizon)
         .fetch_one(&mut *tx)
-        .await
-        .map_err(failed())?;
-    let partitions =
-        sqlx::query_scalar!(r#"select drop_run_partitions($1) as "dropped!""#, horizon,)
-            .fetch_one(&mut *tx)
-            .await
-            .map_err(failed())?;
-    let events = sqlx::query!(
-        "
-        delete from event
-        where id < uuid_at($1) and consumed_at is not null
-        ",
-        horizon,
+        .await;
+    match dropped {
+        Err(error) if is_in_use(&error) => Ok(Partitions::InUse),
+        dropped => {
+            let dropped = dropped.map_err(failed())?;
+            tx.commit().await.map_err(failed())?;
+            Ok(Partitions::Done(dropped))
+        }
+    }
+}
+
+/// Whether the lock was not to be had: in time (55P03), or only by a deadlock (40P01).
+fn is_in_use(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| code == "55P03" || code == "40P01")
+}
+
+/// Keeps others from pruning until the transaction ends, and this transaction from waiting for a lock for
+/// long. `false`: another process is pruning.
+async fn is_ours(tx: &mut PgConnection) -> Result<bool, StoreError> {
+    sqlx::query_scalar!(
+        r#"
+        select set_config('lock_timeout', '2s', true) is not null and pg_try_advisory_xact_lock($1) as "ours!"
+        "#,
+        LOCK,
     )
-    .execute(&mut *tx)
+    .fetch_one(tx)
     .await
-    .map_err(failed())?
-    .rows_affected();
-    let occurrences = sqlx::query!("delete from occurrence where decided_at < $1", horizon,)
-        .execute(&mut *tx)
-        .await
-        .map_err(failed())?
-        .rows_affected();
-    sqlx::query!("delete from idempotency where created_at < $1", now - IDEMPOTENCY_KEPT,)
-        .execute(&mut *tx)
-        .await
-        .map_err(failed())?;
-    sqlx::query!("delete from access_token where expires_at < $1", now)
-        .execute(&mut *tx)
-        .await
-        .map_err(failed())?;
-    sqlx::query!("delete from dedupe where until < now()")
-        .execute(&mut *tx)
-        .await
-        .map_err(failed())?;
-    // No rate looks back further.
-    sqlx::query!(
-        "
-        delete from rate_window
-        where starts[cardinality(starts)] < now() - make_interval(secs => $1)
-        ",
-        f64::from(RATE_PERIOD_MAX_SECONDS),
-    )
-    .execute(&mut *tx)
-    .await
-    .map_err(failed())?;
-    tx.commit().await.map_err(failed())?;
-    Ok(Some(Pruned { partitions, events, occurrences }))
+    .map_err(StoreError::while_trying("keep others from pruning"))
+}
+
+/// Deletes [`ROWS`] at a time until nothing is left, or another process is at it. Returns how many went.
+async fn delete_all(
+    conn: &mut PgConnection,
+    rows: Rows,
+    horizon: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Result<u64, StoreError> {
+    let failed = || StoreError::while_trying("prune old records");
+    let mut all = 0;
+    loop {
+        let mut tx = conn.begin().await.map_err(failed())?;
+        if !is_ours(&mut tx).await? {
+            return Ok(all);
+        }
+        let gone = match delete_some(&mut tx, rows, horizon, now).await {
+            // Somebody holds one of them; the next round comes by here again.
+            Err(error) if is_in_use(&error) => return Ok(all),
+            gone => gone.map_err(failed())?,
+        };
+        tx.commit().await.map_err(failed())?;
+        all += gone;
+        if gone < ROWS.unsigned_abs() {
+            return Ok(all);
+        }
+    }
+}
+
+/// Deletes at most [`ROWS`]. Where rows change (a dedupe key that is taken anew), the condition stands twice:
+/// a row that changed meanwhile is looked at again, and stays.
+async fn delete_some(
+    conn: &mut PgConnection,
+    rows: Rows,
+    horizon: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Result<u64, sqlx::Error> {
+    let done = match rows {
+        Rows::Events => {
+            sqlx::query!(
+                "
+                delete from event where id = any(array(
+                    select id from event where id < uuid_at($1) and consumed_at is not null
+                    order by id limit $2))
+                ",
+                horizon,
+                ROWS,
+            )
+            .execute(conn)
+            .await?
+        }
+        Rows::Occurrences => {
+            sqlx::query!(
+                "
+                delete from occurrence where ctid = any(array(
+                    select ctid from occurrence where decided_at < $1 order by decided_at limit $2))
+                and decided_at < $1
+                ",
+                horizon,
+                ROWS,
+            )
+            .execute(conn)
+            .await?
+        }
+        Rows::Answers => {
+            sqlx::query!(
+                "
+                delete from idempotency where ctid = any(array(
+                    select ctid from idempotency where created_at < $1 limit $2))
+                and created_at < $1
+                ",
+                now - IDEMPOTENCY_KEPT,
+                ROWS,
+            )
+            .execute(conn)
+            .await?
+        }
+        Rows::Tokens => {
+            sqlx::query!(
+                "
+                delete from access_token where ctid = any(array(
+                    select ctid from access_token where expires_at < $1 limit $2))
+                and expires_at < $1
+                ",
+                now,
+                ROWS,
+            )
+            .execute(conn)
+            .await?
+        }
+        Rows::DedupeKeys => {
+            sqlx::query!(
+                "
+                delete from dedupe where ctid = any(array(
+                    select ctid from dedupe where until < now() limit $1))
+                and until < now()
+                ",
+                ROWS,
+            )
+            .execute(conn)
+            .await?
+        }
+        // No rate looks back further.
+        Rows::Rates => {
+            sqlx::query!(
+                "
+                delete from rate_window where ctid = any(array(
+                    select ctid from rate_window
+                    where starts[cardinality(starts)] < now() - make_interval(secs => $1) limit $2))
+                and starts[cardinality(starts)] < now() - make_interval(secs => $1)
+                ",
+                f64::from(RATE_PERIOD_MAX_SECONDS),
+                ROWS,
+            )
+            .execute(conn)
+            .await?
+        }
+    };
+    Ok(done.rows_affected())
 }
