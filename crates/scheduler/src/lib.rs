@@ -9,7 +9,7 @@ pub mod fire;
 pub mod rezone;
 mod trace;
 pub mod turns;
-mod upkeep;
+pub mod upkeep;
 
 use std::sync::Arc;
 use std::time::Duration;

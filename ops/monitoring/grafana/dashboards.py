@@ -266,7 +266,7 @@ TASKS = dashboard(
             lines("Catching up", "short", [("max(orchestrator_catch_up_backlog)", "missed runs that wait")]),
             lines("Tokens of language models", "short",
                   [("sum by (kind) (increase(orchestrator_llm_tokens_total[1h]))", "{{kind}}, last hour")]),
-            lines("Event lag", "s", [("max(orchestrator_event_lag_seconds)", "newest event to its consumption")]),
+            lines("Event lag", "s", [("max(orchestrator_event_lag_seconds)", "oldest event without its runs")]),
         ]),
     ],
     [TOOL],

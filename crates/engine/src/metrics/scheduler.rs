@@ -34,7 +34,7 @@ pub struct SchedulerMetrics {
     pub waiting: IntGauge,
     /// Seconds that the longest due run has waited for a worker; 0 when none is due.
     pub oldest_due_seconds: Gauge,
-    /// Seconds from the newest event consumed to the newest event there is.
+    /// Seconds that the oldest event without its runs has waited; 0 when none waits.
     pub event_lag_seconds: Gauge,
     /// Rows that break an invariant, by `invariant`. Anything but 0 is a fault of ours. The
     /// scheduler sets every one of them from the list of queries, so all are there from its first look.
@@ -90,7 +90,7 @@ impl SchedulerMetrics {
             )?,
             event_lag_seconds: make.seconds_gauge(
                 "orchestrator_event_lag_seconds",
-                "Seconds from the newest event consumed to the newest event there is.",
+                "Seconds that the oldest event without its runs has waited.",
             )?,
             invariant_violations: make.gauges(
                 "orchestrator_invariant_violations",

@@ -174,6 +174,20 @@ pub async fn are_waiting(conn: &mut PgConnection) -> Result<bool, StoreError> {
     .map_err(StoreError::while_trying("ask whether events wait"))
 }
 
+/// When the oldest event came in that was not consumed yet; `None`: all are.
+///
+/// # Errors
+///
+/// [`StoreError::Database`].
+pub async fn waiting_since(conn: &mut PgConnection) -> Result<Option<DateTime<Utc>>, StoreError> {
+    sqlx::query_scalar!(
+        "select received_at from event where consumed_at is null order by id limit 1"
+    )
+    .fetch_optional(conn)
+    .await
+    .map_err(StoreError::while_trying("look for the oldest event that waits"))
+}
+
 /// Every active task that waits for events.
 ///
 /// # Errors

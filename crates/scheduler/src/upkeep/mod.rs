@@ -4,7 +4,7 @@
 //! with how often, and a sentence in `docs/architecture.md`.
 
 mod expire;
-mod measure;
+pub mod measure;
 mod prune;
 mod verify;
 mod workers;
