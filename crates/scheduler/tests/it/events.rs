@@ -1,10 +1,11 @@
 //! Events start their runs exactly once, from whichever side they come.
 
-use orchestrator_boot::Service;
+use orchestrator_boot::{Context, Service};
 use orchestrator_engine::clock::Clock as _;
 use orchestrator_engine::id::{self, EventId};
 use orchestrator_engine::store::event::{self, NewEvent};
 use orchestrator_engine::streams::EVENTS;
+use orchestrator_scheduler::events::BatchSize;
 use orchestrator_testkit::{FakeTools, TestApp, task};
 use serde_json::json;
 
@@ -29,6 +30,13 @@ async fn publish(app: &TestApp, topic: &str, n: i64, key: Option<String>) -> eve
     };
     let mut conn = app.servers.pool.acquire().await.unwrap();
     event::publish(&mut conn, &new).await.unwrap()
+}
+
+async fn consume(ctx: &Context) {
+    let held = tokio::sync::Notify::new();
+    orchestrator_scheduler::events::consume_waiting(ctx, &held, &BatchSize::default())
+        .await
+        .unwrap();
 }
 
 async fn add_foreign(app: &TestApp, count: i64) {
@@ -173,9 +181,7 @@ async fn events_within_the_window_are_one_run_that_sees_the_last_and_stands_for_
     app.until_idle().await;
     publish(&app, "mail.new", 30, None).await;
     let ctx = app.context(Service::Scheduler);
-    orchestrator_scheduler::events::consume_waiting(&ctx, &tokio::sync::Notify::new())
-        .await
-        .unwrap();
+    consume(&ctx).await;
     app.until(CONSUMED, 31).await;
     scheduler.stop().await;
     worker.stop().await;
@@ -197,12 +203,7 @@ async fn however_many_schedulers_consume_a_burst_it_is_one_run() {
             publish(&app, "mail.new", n, None).await;
         }
         let contexts: Vec<_> = (0..3).map(|_| app.context(Service::Scheduler)).collect();
-        let held = tokio::sync::Notify::new();
-        let all =
-            contexts.iter().map(|ctx| orchestrator_scheduler::events::consume_waiting(ctx, &held));
-        for one in futures::future::join_all(all).await {
-            one.unwrap();
-        }
+        futures::future::join_all(contexts.iter().map(consume)).await;
 
         assert_eq!(app.count("select count(*) from due_work").await, 1, "{fields}");
         assert_eq!(app.count("select count(*) from event_run").await, 450, "{fields}");
@@ -224,9 +225,7 @@ async fn an_event_makes_no_run_of_a_singleton_that_has_not_ended_and_names_that_
     app.until("select count(*) from run", 1).await;
     publish(&app, "mail.new", 3, None).await;
     let ctx = app.context(Service::Scheduler);
-    orchestrator_scheduler::events::consume_waiting(&ctx, &tokio::sync::Notify::new())
-        .await
-        .unwrap();
+    consume(&ctx).await;
     app.until("select count(*) from run", 2).await;
     scheduler.stop().await;
     worker.stop().await;
@@ -253,5 +252,37 @@ async fn a_burst_of_events_goes_through_the_rate_of_its_task() {
     worker.stop().await;
 
     assert_eq!(ended, [("succeeded".to_owned(), 8)]);
+    app.check_invariants().await;
+}
+
+/// Sixty tasks wait for the same mail, of which a third has one dedupe key and one runs once at a time; 200
+/// events are there at once: more than one transaction takes.
+#[tokio::test]
+async fn many_events_for_many_tasks_make_a_run_of_each_and_keep_their_order() {
+    let app = TestApp::with(NOW, &[]).await;
+    let pipeline = json!([{"id": "one", "uses": "test.echo"}]);
+    for n in 0..60 {
+        let mut declared = task("event", "mail.*", &pipeline);
+        if n % 3 == 0 {
+            declared["dedupe_key"] = json!("mail");
+            declared["dedupe_window_seconds"] = json!(3_600);
+        }
+        declared["singleton"] = json!(n == 1);
+        app.add_task(declared).await;
+    }
+    for n in 0..200 {
+        app.clock.advance(chrono::TimeDelta::milliseconds(1)); // ids tell the order, by milliseconds
+        publish(&app, "mail.new", n, None).await;
+    }
+
+    consume(&app.context(Service::Scheduler)).await;
+
+    assert_eq!(app.count(CONSUMED).await, 200);
+    assert_eq!(app.count("select count(*) from event_run").await, 12_000);
+    assert_eq!(app.count("select count(*) from due_work").await, 39 * 200 + 1 + 1);
+    let disordered = "select count(*) from (
+        select event ->> 'id' < lag(event ->> 'id') over (partition by task_id order by run_at) as early
+        from due_work) as made where early";
+    assert_eq!(app.count(disordered).await, 0);
     app.check_invariants().await;
 }

@@ -19,14 +19,14 @@ async fn a_look_is_given_up_and_its_connection_with_it() {
     let pool = orchestrator_boot::pool(&settings.database, Service::Scheduler).unwrap();
     let ctx = Context::new(Service::Scheduler, settings, pool, Arc::new(app.clock.clone()));
     let mut firing = Firing::new(ctx.clone());
-    let held = Notify::new();
+    let (held, size) = (Notify::new(), events::BatchSize::default());
     firing.fire_due().await.unwrap();
 
     for _ in 0..3 {
         network.fall_silent(&ctx.pool).await;
         tokio::time::pause();
         let fired = firing.fire_due().await;
-        let consumed = events::consume_waiting(&ctx, &held).await;
+        let consumed = events::consume_waiting(&ctx, &held, &size).await;
         tokio::time::resume();
         network.come_back();
 
