@@ -7,7 +7,7 @@ use serde_json::Value;
 use sqlx::PgConnection;
 
 use super::StoreError;
-use super::queue::{Canceled, NewWork, claim_key, enqueue_many, supersede};
+use super::queue::{Canceled, NewWork, claim_first, enqueue_many, supersede};
 use crate::id::{AgentId, RunId, TaskId};
 use crate::run::RunError;
 use crate::text_enum;
@@ -169,25 +169,24 @@ pub async fn decide(
     decisions: Vec<Decision>,
     now: DateTime<Utc>,
 ) -> Result<Decided, StoreError> {
+    let mut decisions = decisions;
+    drop_duplicates(conn, &mut decisions).await?;
+    let superseding: Vec<_> = decisions
+        .iter()
+        .filter(|one| one.supersedes && !one.work.is_empty())
+        .map(|one| one.task_id)
+        .collect();
+    let error = RunError {
+        kind: "superseded".to_owned(),
+        message: "the next run of its task took its place (overlap: cancel_running)".to_owned(),
+        step: None,
+    };
+    let decided = Decided { superseded: supersede(conn, &superseding, &error).await? };
+
     let mut work = Vec::new();
     let mut tasks = TaskColumns::default();
     let mut ledger = LedgerColumns::default();
-    let mut decided = Decided::default();
-    for mut decision in decisions {
-        if decision.work.iter().any(|work| work.dedupe.is_some()) {
-            drop_duplicates(conn, &mut decision).await?;
-        }
-        if decision.supersedes && !decision.work.is_empty() {
-            let task = decision.task_id;
-            let error = RunError {
-                kind: "superseded".to_owned(),
-                message: "the next run of its task took its place (overlap: cancel_running)"
-                    .to_owned(),
-                step: None,
-            };
-            let ended = supersede(conn, task, &error).await?;
-            decided.superseded.extend(ended.into_iter().map(|(run, what)| (task, run, what)));
-        }
+    for decision in decisions {
         tasks.push(&decision);
         for occurrence in decision.occurrences {
             ledger.push(decision.task_id, decision.revision, occurrence);
@@ -203,26 +202,32 @@ pub async fn decide(
 /// Takes back the runs whose dedupe key names an earlier one, and says so in the ledger.
 async fn drop_duplicates(
     conn: &mut PgConnection,
-    decision: &mut Decision,
+    decisions: &mut [Decision],
 ) -> Result<(), StoreError> {
-    let mut kept = Vec::with_capacity(decision.work.len());
-    for work in std::mem::take(&mut decision.work) {
-        let Some(earlier) = claim_key(conn, &work).await? else {
-            kept.push(work);
-            continue;
-        };
-        decision.fires -= 1;
-        for occurrence in &mut decision.occurrences {
-            if occurrence.run_id == Some(work.run_id) {
-                occurrence.run_id = Some(earlier);
-                if occurrence.disposition == Disposition::Fired {
-                    occurrence.disposition = Disposition::SkippedDuplicate;
-                    occurrence.reason = Some("a run with the same dedupe_key is recent".to_owned());
+    let holders = claim_first(conn, decisions.iter().flat_map(|one| &one.work)).await?;
+    if holders.is_empty() {
+        return Ok(());
+    }
+    for decision in decisions {
+        for work in std::mem::take(&mut decision.work) {
+            let earlier = work.dedupe_of().and_then(|key| holders.get(&key).copied());
+            let Some(earlier) = earlier.filter(|earlier| *earlier != work.run_id) else {
+                decision.work.push(work);
+                continue;
+            };
+            decision.fires -= 1;
+            for occurrence in &mut decision.occurrences {
+                if occurrence.run_id == Some(work.run_id) {
+                    occurrence.run_id = Some(earlier);
+                    if occurrence.disposition == Disposition::Fired {
+                        occurrence.disposition = Disposition::SkippedDuplicate;
+                        occurrence.reason =
+                            Some("a run with the same dedupe_key is recent".to_owned());
+                    }
                 }
             }
         }
     }
-    decision.work = kept;
     Ok(())
 }
 

@@ -1,7 +1,9 @@
 //! Every time fires once, however many schedulers there are.
 
 use chrono::TimeDelta;
+use orchestrator_boot::Service;
 use orchestrator_engine::clock::Clock as _;
+use orchestrator_scheduler::fire::Firing;
 use orchestrator_testkit::{FakeTools, TestApp, task};
 use serde_json::json;
 
@@ -177,4 +179,40 @@ async fn a_task_whose_every_time_a_replaced_calendar_excludes_is_paused_with_the
     assert_eq!(status, "paused");
     assert!(reason.contains("every time of the schedule is excluded"), "{reason}");
     assert_eq!(app.count("select count(*) from due_work").await, 0);
+}
+
+/// Three tasks are due at once. Two have the same dedupe key, and one of them cancels what runs of it.
+#[tokio::test]
+async fn of_tasks_with_one_dedupe_key_that_are_due_at_once_one_fires() {
+    let app = TestApp::at(NOW).await;
+    for key in [Some("door"), Some("door"), None] {
+        let mut declared = task("cron", "* * * * *", &json!([{"id": "one", "uses": "test.echo"}]));
+        if let Some(key) = key {
+            declared["dedupe_key"] = json!(key);
+            declared["dedupe_window_seconds"] = json!(90);
+            declared["policy"] = json!({"overlap": "cancel_running"});
+        }
+        app.add_task(declared).await;
+    }
+    let mut firing = Firing::new(app.context(Service::Scheduler));
+
+    for _ in 0..2 {
+        app.clock.advance(TimeDelta::minutes(1));
+        firing.fire_due().await.unwrap();
+    }
+
+    let ledger: Vec<(String, bool)> = sqlx::query_as(
+        "select disposition, coalesce(run_id = (select run_id from dedupe), false)
+         from occurrence order by 1, 2",
+    )
+    .fetch_all(&app.servers.pool)
+    .await
+    .unwrap();
+    let ledger: Vec<_> = ledger.iter().map(|(what, of_key)| (what.as_str(), *of_key)).collect();
+    let duplicate = ("skipped_duplicate", true);
+    let others = [("fired", false), ("fired", true), duplicate, duplicate, duplicate];
+    assert_eq!(ledger, [&others[..], &[("skipped_overlap", false)]].concat());
+    assert_eq!(app.count("select count(*) from due_work").await, 2, "a duplicate cancels nothing");
+    assert_eq!(app.count("select sum(fires)::bigint from task").await, 2);
+    app.check_invariants().await;
 }

@@ -113,6 +113,32 @@ async fn with_cancel_running_the_new_run_takes_the_place_of_the_old() {
     app.check_invariants().await;
 }
 
+/// Ten thousand of its runs wait, by hand, as many as take longer than a transaction may when they are canceled one
+/// by one; another task is due with it.
+#[tokio::test]
+async fn with_cancel_running_any_number_of_runs_makes_room_for_the_new_one() {
+    let app = TestApp::at(NOW).await;
+    let (task, _other) =
+        (every_minute(&app, "cancel_running").await, every_minute(&app, "skip").await);
+    sqlx::query(
+        "insert into due_work (run_id, agent_id, task_id, revision, priority, run_at, trigger, scheduled_at)
+         select gen_random_uuid(), $1, $2, 1, 5, now(), 'run_now', now() from generate_series(1, 10000)",
+    )
+    .bind(app.agent)
+    .bind(task)
+    .execute(&app.servers.pool)
+    .await
+    .unwrap();
+    app.clock.advance(TimeDelta::minutes(1));
+
+    let ctx = app.context(Service::Scheduler);
+    orchestrator_scheduler::fire::Firing::new(ctx).fire_due().await.unwrap();
+
+    assert_eq!(app.count("select count(*) from run where status = 'canceled'").await, 10_000);
+    assert_eq!(app.count("select count(*) from due_work").await, 2);
+    app.check_invariants().await;
+}
+
 #[tokio::test]
 async fn a_run_that_waits_is_let_in_although_the_worker_before_it_died_after_its_commit() {
     let app = TestApp::at(NOW).await;

@@ -132,6 +132,11 @@ impl NewWork {
         self.first_held().is_some()
     }
 
+    /// Whose dedupe key it has, and which.
+    pub(in crate::store) fn dedupe_of(&self) -> Option<(AgentId, String)> {
+        self.dedupe.as_ref().map(|(key, _)| (self.agent_id, key.clone()))
+    }
+
     /// The first of what it is to wait for. What comes first to last: its turn after an outage, the run
     /// before it, a place of its key, its rate.
     pub(super) fn first_held(&self) -> Option<Held> {
@@ -173,21 +178,12 @@ pub async fn enqueue_batch(
     conn: &mut PgConnection,
     work: Vec<NewWork>,
 ) -> Result<Vec<Enqueued>, StoreError> {
-    // In the order of the keys, so that two batches never wait for each other in a circle.
-    let mut first: BTreeMap<(AgentId, String), (RunId, Duration)> = BTreeMap::new();
-    for one in &work {
-        if let Some((key, window)) = &one.dedupe
-            && let Entry::Vacant(vacant) = first.entry((one.agent_id, key.clone()))
-        {
-            vacant.insert((one.run_id, *window));
-        }
-    }
-    let holders = claim_keys(conn, &first).await?;
+    let holders = claim_first(conn, &work).await?;
     let mut kept = Vec::with_capacity(work.len());
     let mut enqueued = Vec::with_capacity(work.len());
     for one in work {
-        let key = one.dedupe.as_ref().map(|(key, _)| (one.agent_id, key.clone()));
-        let holder = key.and_then(|key| holders.get(&key).copied()).unwrap_or(one.run_id);
+        let holder = one.dedupe_of().and_then(|key| holders.get(&key).copied());
+        let holder = holder.unwrap_or(one.run_id);
         let deduplicated = holder != one.run_id;
         enqueued.push(Enqueued { run_id: holder, deduplicated });
         if !deduplicated {
@@ -196,6 +192,23 @@ pub async fn enqueue_batch(
     }
     enqueue_many(conn, kept).await?;
     Ok(enqueued)
+}
+
+/// Takes the dedupe key of each of `work` for the first run that wants it. Returns the run that has each.
+pub(in crate::store) async fn claim_first(
+    conn: &mut PgConnection,
+    work: impl IntoIterator<Item = &NewWork>,
+) -> Result<BTreeMap<(AgentId, String), RunId>, StoreError> {
+    // In the order of the keys, so that two batches never wait for each other in a circle.
+    let mut first: BTreeMap<(AgentId, String), (RunId, Duration)> = BTreeMap::new();
+    for one in work {
+        if let Some((key, window)) = &one.dedupe
+            && let Entry::Vacant(vacant) = first.entry((one.agent_id, key.clone()))
+        {
+            vacant.insert((one.run_id, *window));
+        }
+    }
+    claim_keys(conn, &first).await
 }
 
 /// [`claim_key`] for many keys at once. Returns the run that has each.
@@ -235,10 +248,7 @@ async fn claim_keys(
 
 /// Takes the dedupe key of `work` for its run. `None` when it is taken now or there is no key;
 /// otherwise the run that has it.
-pub(in crate::store) async fn claim_key(
-    conn: &mut PgConnection,
-    work: &NewWork,
-) -> Result<Option<RunId>, StoreError> {
+async fn claim_key(conn: &mut PgConnection, work: &NewWork) -> Result<Option<RunId>, StoreError> {
     let Some((key, window)) = &work.dedupe else { return Ok(None) };
     // The update of a key whose window is open is empty, but locks the row: twins wait here.
     let holder = sqlx::query_scalar!(

@@ -7,11 +7,12 @@
 //! that dies in between only makes it later. Locks are always taken in one order: the task, then its
 //! runs.
 
+use std::collections::HashMap;
 use std::ops::AddAssign;
 
 use sqlx::{PgConnection, PgPool};
 
-use super::cancel::{Canceled, cancel};
+use super::cancel::{Canceled, cancel_many};
 use super::places::admit_keys;
 use super::rates::admit_rates;
 use crate::id::{AgentId, RunId, TaskId};
@@ -193,27 +194,36 @@ pub async fn catch_up_backlog(conn: &mut PgConnection, limit: u32) -> Result<i64
     .map_err(StoreError::while_trying("count the runs that catch up"))
 }
 
-/// Cancels every run of the task that is queued or on, for the sake of a new one. Returns each with
-/// what became of it. The caller holds the task.
+/// Cancels every run of the tasks that is queued or on, for the sake of a new one: a few statements for each
+/// [`super::MANY_MAX`] of them. Returns each with what became of it. The caller holds the tasks.
 ///
 /// # Errors
 ///
 /// [`StoreError::Database`].
 pub async fn supersede(
     conn: &mut PgConnection,
-    task: TaskId,
+    tasks: &[TaskId],
     error: &RunError,
-) -> Result<Vec<(RunId, Canceled)>, StoreError> {
-    let runs = sqlx::query_scalar!(
-        r#"select run_id as "run_id: RunId" from due_work where task_id = $1 order by run_id"#,
-        task.0,
+) -> Result<Vec<(TaskId, RunId, Canceled)>, StoreError> {
+    if tasks.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<_> = tasks.iter().map(|task| task.0).collect();
+    let rows = sqlx::query!(
+        r#"
+        select run_id as "run_id: RunId", task_id as "task_id!: TaskId"
+        from due_work where task_id = any($1)
+        "#,
+        &ids,
     )
     .fetch_all(&mut *conn)
     .await
-    .map_err(StoreError::while_trying("list the runs of a task"))?;
-    let mut ended = Vec::with_capacity(runs.len());
-    for run in runs {
-        ended.push((run, cancel(conn, run, error).await?));
+    .map_err(StoreError::while_trying("list the runs of tasks"))?;
+    let task_of: HashMap<_, _> = rows.into_iter().map(|row| (row.run_id, row.task_id)).collect();
+    if task_of.is_empty() {
+        return Ok(Vec::new());
     }
-    Ok(ended)
+    let runs: Vec<_> = task_of.keys().copied().collect();
+    let ended = cancel_many(conn, &runs, error).await?;
+    Ok(ended.into_iter().map(|(run, what)| (task_of[&run], run, what)).collect())
 }

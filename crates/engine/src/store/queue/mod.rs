@@ -24,7 +24,7 @@ pub use bulk::{MANY_MAX, retry_many};
 pub use called::{Call, Called, enqueue_called};
 pub use cancel::{Canceled, cancel, cancel_many};
 pub use commit::{Finished, Requeued, checkpoint, finish, keep_steps, requeue};
-pub(super) use enqueue::claim_key;
+pub(super) use enqueue::claim_first;
 pub use enqueue::{Enqueued, Held, NewWork, enqueue, enqueue_batch, enqueue_many};
 pub use expire::{Expired, expire, have_expired};
 pub use held::{
