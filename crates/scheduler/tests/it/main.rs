@@ -6,6 +6,7 @@ mod events;
 mod expiry;
 mod firing;
 mod held;
+mod invariants;
 mod measures;
 mod missed;
 mod overlap;
