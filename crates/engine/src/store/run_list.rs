@@ -1,13 +1,14 @@
 //! Which runs match: the ids behind lists, and behind ending or retrying many.
 //!
 //! Every page costs about as many rows as it has, also with tens of millions of runs in a hundred
-//! partitions. Three things see to that:
+//! partitions. Four things see to that:
 //!
 //! - The statement is planned for the values it is given each time, so what is not asked for is not
 //!   there, and whole partitions are left out.
 //! - Partitions are read one after the other, the newest first, until the page is full. Postgres does
 //!   that only where the default partition is out of the question; so that one is asked by itself. (It
 //!   is not out of the question while weeks between others have no partition: slower, and still right.)
+//! - Only runs that did not succeed have an error. Said to Postgres as well, it reads nothing but those.
 //! - The time in a run's id is when it was made, which for nearly all runs is when it was to start. `from`
 //!   and `to` become bounds of ids; those made more than [`APART`] before or after are found by the index
 //!   `run_apart`. Its condition holds all of them: a run cannot begin before it is made, and one that is
@@ -118,7 +119,7 @@ pub async fn matching(
                and ($6::text is null or trigger = $6)
                and ($7::timestamptz is null or scheduled_at >= $7)
                and ($8::timestamptz is null or scheduled_at < $8)
-               and ($9::text is null or error ->> 'kind' = $9)
+               and ($9::text is null or error ->> 'kind' = $9 and status <> 'succeeded')
              order by id desc limit $11)
             union all
             -- Made earlier.
@@ -131,7 +132,7 @@ pub async fn matching(
                   and ($6::text is null or trigger = $6)
                   and scheduled_at >= $7
                   and ($8::timestamptz is null or scheduled_at < $8)
-                  and ($9::text is null or error ->> 'kind' = $9)
+                  and ($9::text is null or error ->> 'kind' = $9 and status <> 'succeeded')
                   and (coalesce(started_at, finished_at) - scheduled_at > interval '30 s'
                        or scheduled_at - nominal_at > interval '30 s'
                        or (trigger = 'run_now' and nominal_at is not null))
@@ -148,7 +149,7 @@ pub async fn matching(
                   and ($6::text is null or trigger = $6)
                   and ($7::timestamptz is null or scheduled_at >= $7)
                   and scheduled_at < $8
-                  and ($9::text is null or error ->> 'kind' = $9)
+                  and ($9::text is null or error ->> 'kind' = $9 and status <> 'succeeded')
                   and (coalesce(started_at, finished_at) - scheduled_at > interval '30 s'
                        or scheduled_at - nominal_at > interval '30 s'
                        or (trigger = 'run_now' and nominal_at is not null))
@@ -164,7 +165,7 @@ pub async fn matching(
                and ($6::text is null or trigger = $6)
                and ($7::timestamptz is null or scheduled_at >= $7)
                and ($8::timestamptz is null or scheduled_at < $8)
-               and ($9::text is null or error ->> 'kind' = $9)
+               and ($9::text is null or error ->> 'kind' = $9 and status <> 'succeeded')
              order by id desc limit $11)
         ) as r
         order by r.id desc limit $11
