@@ -8,14 +8,17 @@ const WINDOW_US: i64 = 60_000_000;
 
 /// KEYS[1] = key, ARGV[1] = requests a minute, ARGV[2] = how many come at once. Answers {how many of them are
 /// allowed, TAT - now in µs before them}; Redis' clock counts, so that replicas agree.
+///
+/// A TAT is never more than a window ahead. One that is was kept before the clock was set back: it counts as
+/// none, since it would refuse everything until the clock is where it was.
 pub(super) const SCRIPT: &str = r"
 local window, quota = 60000000, tonumber(ARGV[1])
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local tat = tonumber(redis.call('GET', KEYS[1]) or now)
-if tat < now then tat = now end
+if tat < now or tat > now + window + 1 then tat = now end
 local room = math.floor((window - (tat - now)) * quota / window)
-local allowed = math.min(tonumber(ARGV[2]), room)
+local allowed = math.max(0, math.min(tonumber(ARGV[2]), room))
 if allowed > 0 then
     local after = tat + allowed * window / quota
     redis.call('SET', KEYS[1], string.format('%.0f', after), 'PX', math.ceil((after - now) / 1000) + 1)

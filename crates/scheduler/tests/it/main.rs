@@ -11,6 +11,7 @@ mod measures;
 mod missed;
 mod overlap;
 mod pruning;
+mod quotas;
 mod rates;
 mod silence;
 mod year;
