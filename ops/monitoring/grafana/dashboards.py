@@ -301,7 +301,6 @@ SYSTEM = dashboard(
             lines("Requests by route", "reqps",
                   [("topk(8, sum by (method, route) (rate(orchestrator_http_requests_total[$__rate_interval])))", "{{method}} {{route}}")], width=6),
             lines("Refused", "reqps", rate("orchestrator_http_refused_total", "reason"), width=6),
-            lines("Live streams", "short", [("sum(orchestrator_http_streams_open)", "open")], width=6),
         ]),
         ("PostgreSQL", [
             lines("Connections", "short", [
@@ -349,7 +348,7 @@ SYSTEM = dashboard(
             lines("Memory", "bytes", [("redis_memory_used_bytes", "used"),
                                       ("redis_memory_max_bytes", "at most (0: no limit)")], width=6),
             lines("Commands", "ops", [("sum(rate(redis_commands_processed_total[$__rate_interval]))", "processed")], width=6),
-            lines("Streams", "short", [("redis_stream_length", "{{stream}}")], "Entries kept.", 6),
+            lines("Streams", "short", [("redis_stream_length", "{{stream}}")], "Entries kept, also those that are done with.", 6),
             lines("Events not acknowledged", "short",
                   [('redis_stream_group_messages_pending{stream="orchestrator:events"}', "{{group}}")], width=6),
             lines("Clients", "short", [("redis_connected_clients", "connected"),

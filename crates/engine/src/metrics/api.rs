@@ -1,6 +1,6 @@
 //! Metrics of the API.
 
-use prometheus::{HistogramVec, IntCounterVec, IntGauge, Registry};
+use prometheus::{HistogramVec, IntCounterVec, Registry};
 
 use super::Maker;
 
@@ -19,8 +19,6 @@ pub struct ApiMetrics {
     pub request_seconds: HistogramVec,
     /// Requests refused, by `reason`: `unauthorized`, `forbidden`, `rate_limited`, `too_large`.
     pub refused: IntCounterVec,
-    /// Live streams (SSE) open now.
-    pub streams_open: IntGauge,
 }
 
 impl ApiMetrics {
@@ -46,8 +44,6 @@ impl ApiMetrics {
                 "Requests refused before they reached their handler, by reason.",
                 &["reason"],
             )?,
-            streams_open: make
-                .gauge("orchestrator_http_streams_open", "Live streams (SSE) open now.")?,
         };
         for reason in ["unauthorized", "forbidden", "rate_limited", "too_large"] {
             metrics.refused.with_label_values(&[reason]);

@@ -10,8 +10,8 @@ use crate::task::ScheduleKind;
 const DRIFT_SECONDS: &[f64] =
     &[0.005, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0];
 
-/// 1 to 1000: how many due tasks one transaction fires.
-const BATCH: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0];
+/// 1 to 150: how many due tasks one transaction fires at most (`BATCH` of the scheduler's `fire.rs`).
+const BATCH: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 150.0];
 
 /// Metrics of a scheduler process.
 #[derive(Clone, Debug)]

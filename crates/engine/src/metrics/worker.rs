@@ -16,8 +16,8 @@ const RUN_SECONDS: &[f64] =
 const PICKUP_SECONDS: &[f64] =
     &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0];
 
-/// 1 to 50: a batch is never larger than `WORKER_CONCURRENCY` may be.
-const BATCH: &[f64] = &[1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 50.0];
+/// 1 to 1,000: a lease takes at most 50 runs for the slots and 1,000 ahead of them, a commit at most 500.
+const BATCH: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0];
 
 /// Why a run or step went wrong in a worker: the kinds of `RunError`, and the worker's own trouble.
 pub const REASONS: &[&str] = &[
