@@ -23,8 +23,8 @@ use crate::state::Api;
     info(
         title = "Personal Agent Orchestrator",
         description = "One durable backbone that gives a person's AI agents time, state and \
-                       discipline. Errors are RFC 9457 problem documents; every POST takes an \
-                       Idempotency-Key; lists are paged by next_cursor.",
+                       discipline. Errors are RFC 9457 problem documents; a POST that changes something \
+                       takes an Idempotency-Key; lists are paged by next_cursor.",
         license(name = "MIT"),
     ),
     components(schemas(ProblemDocument)),
@@ -115,7 +115,7 @@ pub struct PayloadFields {
     params: Value,
     /// The steps, one after the other; `docs/pipelines.md` says what they look like.
     #[schema(value_type = Vec<Object>,
-             example = json!([{"id": "hello", "uses": "log.write", "with": {"message": "hi"}}]))]
+             example = json!([{"id": "hello", "uses": "core.log", "with": {"message": "hi"}}]))]
     pipeline: Value,
 }
 

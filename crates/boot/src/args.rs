@@ -37,9 +37,9 @@ pub(crate) fn parse(args: &[String]) -> Result<Verb, String> {
 /// What `--help` prints.
 pub(crate) fn help(service: Service) -> String {
     let about = match service {
-        Service::Api => "Serves REST, the console and MCP on API_PORT.",
+        Service::Api => "Serves REST on API_PORT.",
         Service::Scheduler => {
-            "Fires due schedules, consumes events, wakes waiting runs, keeps house."
+            "Fires due schedules, consumes events, lets in runs that wait, keeps house."
         }
         Service::Worker => "Leases due work, runs pipelines, records results.",
         Service::Cli => "The command line.",

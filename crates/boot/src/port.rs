@@ -30,17 +30,22 @@ async fn health(State(ctx): State<Context>) -> Response {
 
 /// The process turns its loop: that it answers is the answer.
 async fn live() -> Json<serde_json::Value> {
-    Json(serde_json::json!({ "status": "healthy" }))
+    Json(serde_json::json!({ "status": "alive" }))
 }
 
 async fn ready(State(ctx): State<Context>) -> Response {
-    match ctx.health.is_ready().await {
-        Ok(()) => Json(serde_json::json!({ "status": "ready" })).into_response(),
+    let (status, body) = readiness(ctx.health.is_ready().await);
+    (status, Json(body)).into_response()
+}
+
+/// As the API answers it, too; `docs/api.md` has the form.
+fn readiness(ready: Result<(), String>) -> (StatusCode, serde_json::Value) {
+    match ready {
+        Ok(()) => (StatusCode::OK, serde_json::json!({ "status": "ready" })),
         Err(reason) => (
             StatusCode::SERVICE_UNAVAILABLE,
-            Json(serde_json::json!({ "status": "not_ready", "message": reason })),
-        )
-            .into_response(),
+            serde_json::json!({ "status": "not_ready", "message": reason }),
+        ),
     }
 }
 
@@ -77,4 +82,20 @@ pub(crate) async fn serve(
         }
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn whoever_is_not_ready_says_why() {
+        let (status, body) = readiness(Err("the worker has not begun".to_owned()));
+
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(body, json!({ "status": "not_ready", "message": "the worker has not begun" }));
+        assert_eq!(readiness(Ok(())), (StatusCode::OK, json!({ "status": "ready" })));
+    }
 }

@@ -88,7 +88,7 @@ async fn ready(State(api): State<Api>) -> Response {
     match api.health.is_ready().await {
         Ok(()) => Json(json!({"status": "ready"})).into_response(),
         Err(reason) => {
-            let body = json!({"status": "not ready", "reason": reason});
+            let body = json!({"status": "not_ready", "message": reason});
             (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
         }
     }

@@ -1,7 +1,7 @@
 //! `/auth/token`: a short-lived token for a key (OAuth 2.0 client credentials, RFC 6749 §4.4).
 //!
-//! The one POST without `Idempotency-Key`: a repetition makes another token and harms nothing, and
-//! keeping the answer would mean keeping the token.
+//! The one POST that makes something and takes no `Idempotency-Key`: a repetition makes another token and
+//! harms nothing, and keeping the answer would mean keeping the token.
 
 use axum::Json;
 use axum::extract::{Request, State};

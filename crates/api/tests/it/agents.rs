@@ -41,6 +41,17 @@ async fn whoever_does_not_say_who_they_are_gets_no_further() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_on_its_way_out_says_so() {
+    let api = TestApi::new().await;
+    assert_eq!(api.get("/health/ready").await.expect(200).body, json!({"status": "ready"}));
+
+    api.api.health.stopping();
+
+    let reply = api.get("/health/ready").await.expect(503);
+    assert_eq!(reply.body, json!({"status": "not_ready", "message": "stopping"}));
+}
+
+#[tokio::test]
 async fn a_scope_that_is_missing_is_named() {
     let api = TestApi::new().await;
     let key = api.agent("reader", &["tasks:read"]).await;

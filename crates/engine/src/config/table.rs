@@ -136,7 +136,7 @@ pub const SETTINGS: &[SettingDoc] = &[
         "RETENTION_DAYS",
         "30",
         "days, 1 to 3650",
-        "How long finished runs, events and skipped occurrences are kept.",
+        "How long finished runs, consumed events and decided occurrences, fired ones too, are kept.",
     ),
     row(
         ALL,
