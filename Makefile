@@ -7,6 +7,8 @@
 	volume-backup volume-restore deploy rollback smoke validate security-scan drill clean-all
 SHELL := /bin/sh
 
+# CHECK_ALL=1: what cannot be checked or tested for want of a program is a failure (check, test, and the like)
+export CHECK_ALL ?=
 # Arguments for the verb: make run ARGS='--port 8090', make test ARGS='-p orchestrator-engine'
 ARGS ?=
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -26,7 +28,9 @@ test: ## All tests, on throwaway Postgres and Redis servers (ARGS go to cargo te
 	@ops/scripts/install-deps.sh tests
 	ops/scripts/tools-venv.sh
 	cargo build --locked --bins
+	@if [ "$(CHECK_ALL)" = 1 ]; then ops/scripts/left-out.sh tests; fi
 	@$(TARGET)/debug/orchestrator servers --throwaway -- cargo test --locked --workspace $(ARGS)
+	@ops/scripts/left-out.sh tests
 
 check: fmt-check lint sqlx-check doc scripts-check ## Everything CI refuses, except tests
 

@@ -1,12 +1,21 @@
 #!/bin/sh
 # Checks what cargo does not: scripts, Dockerfile, compose files, nginx, Kubernetes, monitoring. A checker
-# that is not installed is told and skipped; one that finds something makes this fail. Those that PyPI has
-# are installed into .orchestrator/checks, where it can be reached (CHECKS_VENV=no leaves that out).
+# that is not installed is told and skipped, and named once more at the end (CHECK_ALL=1 makes that a failure);
+# one that finds something makes this fail. Those that PyPI has are installed into .orchestrator/checks, where
+# it can be reached (CHECKS_VENV=no leaves that out).
 set -eu
 cd "$(dirname "$0")/../.."
 failed=
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
+export LEFT_OUT="$scratch/left-out"
+: >"$LEFT_OUT"
+
+# skipped PROGRAM NAME
+skipped() {
+    echo "skipped: no $1 ($2)"
+    echo "$2 (no $1)" >>"$LEFT_OUT"
+}
 
 if [ "${CHECKS_VENV:-}" != no ]; then
     ops/scripts/checks-venv.sh >"$scratch/said" 2>&1 || echo "PyPI is out of reach: only the checkers that are here"
@@ -18,7 +27,7 @@ check() {
     name=$1 program=$2
     shift 2
     if ! command -v "$program" >/dev/null 2>&1; then
-        echo "skipped: no $program ($name)"
+        skipped "$program" "$name"
     elif "$@"; then
         echo "ok: $name"
     else
@@ -52,7 +61,7 @@ fi
 for compose in docker-compose.yml docker-compose.*.yml; do
     if ! [ -f "$compose" ] || [ "$compose" = docker-compose.override.yml ]; then continue; fi
     if ! docker compose version >/dev/null 2>&1; then # Docker may be here without it
-        echo "skipped: no docker compose ($compose)"
+        skipped "docker compose" "$compose"
     elif [ "$compose" = docker-compose.yml ]; then
         check "$compose" docker docker compose --profile '*' -f "$compose" config --quiet
     else
@@ -97,7 +106,7 @@ for overlay in ops/k8s/overlays/*/; do
             check "$overlay against the schemas" "$python" "$python" ops/scripts/check_k8s.py \
                 orchestrator:database_url,redis_url,admin_api_key <"$scratch/objects"
         else
-            echo "skipped: no kubernetes-validate ($overlay)"
+            skipped kubernetes-validate "$overlay against the schemas"
         fi
         ;;
     *) cat "$scratch/built" ;;
@@ -120,5 +129,6 @@ done
 [ ! -d ops/k8s ] || echo "ok: kustomizations name what is there"
 
 ops/scripts/check-monitoring.sh || failed=yes
+ops/scripts/left-out.sh checks "$LEFT_OUT" || failed=yes
 
 [ -z "$failed" ]

@@ -1,15 +1,24 @@
 #!/bin/sh
 # Checks ops/monitoring: configurations, rules and their tests, routes, dashboards, runbooks, and that
-# every series that is asked for exists. A tool that is not here is told, and its check skipped; what is
-# found makes this fail. (Prometheus, promtool, amtool: Debian packages prometheus, prometheus-alertmanager.)
+# every series that is asked for exists. A tool that is not here is told, and its check skipped (CHECK_ALL=1
+# makes that a failure); what is found makes this fail. (Prometheus, promtool, amtool: Debian packages prometheus, prometheus-alertmanager.)
 set -eu
 cd "$(dirname "$0")/../.."
 monitoring=ops/monitoring
 failed=
+own_list=
+# check-files.sh gives its own list, and says at its end what is in it.
+if [ -z "${LEFT_OUT:-}" ]; then
+    own_list=yes LEFT_OUT=$(mktemp)
+    trap 'rm -f "$LEFT_OUT"' EXIT
+fi
 
 # has PROGRAM WHAT
 has() {
-    command -v "$1" >/dev/null 2>&1 || { echo "skipped: no $1 ($2)"; return 1; }
+    if command -v "$1" >/dev/null 2>&1; then return 0; fi
+    echo "skipped: no $1 ($2)"
+    echo "$2 (no $1)" >>"$LEFT_OUT"
+    return 1
 }
 
 # check WHAT COMMAND…: quiet when all is well, else what the command said.
@@ -52,4 +61,5 @@ if has python3 "dashboards, series, runbooks"; then
     check "series, labels, tests and runbooks" python3 ops/scripts/check-monitoring.py
 fi
 
+[ -z "$own_list" ] || ops/scripts/left-out.sh checks "$LEFT_OUT" || failed=yes
 [ -z "$failed" ]
