@@ -267,7 +267,7 @@ pub struct Nothing {}
 pub struct Occurrence {
     /// The time the schedule names; of a stretch, the first.
     pub nominal_at: DateTime<Utc>,
-    /// `planned`, or for ever one of `fired`, `coalesced`, `backfilled`, `skipped_…`.
+    /// `planned`, or one that stays: `fired`, `coalesced`, `backfilled`, `skipped_…`.
     pub disposition: String,
     /// Why, where the disposition does not say it all.
     pub reason: Option<String>,

@@ -87,8 +87,9 @@ impl System {
     async fn get(&self, path: &str) -> Value {
         let asked = reqwest::Client::new().get(format!("{}/{path}", self.url));
         let answer = asked.bearer_auth(ADMIN_KEY).send().await.unwrap();
-        assert_eq!(answer.status(), 200, "{path}");
-        answer.json().await.unwrap()
+        let (status, said) = (answer.status(), answer.text().await.unwrap());
+        assert_eq!(status, 200, "{path}: {said}");
+        serde_json::from_str(&said).unwrap()
     }
 
     /// The runs of a task, the newest first, with their steps; waits until `count` have ended.
