@@ -61,7 +61,7 @@ pub async fn prune(
     let mut pruned = Pruned::default();
     match make_partitions(conn, now).await? {
         Partitions::Done(_) => {}
-        Partitions::InUse => pruned.postponed = true,
+        Partitions::InUse(_) => pruned.postponed = true,
         Partitions::NotOurs => return Ok(None),
     }
     for rows in [
@@ -82,7 +82,10 @@ pub async fn prune(
     // Last, so that no entry of the ledger names a run that is gone.
     match drop_partitions(conn, horizon).await? {
         Partitions::Done(dropped) => pruned.partitions = dropped,
-        Partitions::InUse => pruned.postponed = true,
+        Partitions::InUse(dropped) => {
+            pruned.partitions = dropped;
+            pruned.postponed = true;
+        }
         Partitions::NotOurs => {}
     }
     Ok(Some(pruned))
@@ -92,36 +95,41 @@ pub async fn prune(
 enum Partitions {
     /// So many were.
     Done(i32),
-    /// Somebody holds what this has to lock.
-    InUse,
+    /// Somebody holds what this has to lock; so many were before.
+    InUse(i32),
     /// Another process is pruning.
     NotOurs,
 }
+
+/// The partitioned tables, steps first: none of them is to outlive its run.
+const TABLES: [&str; 2] = ["run_step", "run"];
 
 async fn make_partitions(
     conn: &mut PgConnection,
     now: DateTime<Utc>,
 ) -> Result<Partitions, StoreError> {
     let failed = || StoreError::while_trying("make the partitions of the weeks to come");
-    let mut tx = conn.begin().await.map_err(failed())?;
-    if !is_ours(&mut tx).await? {
-        return Ok(Partitions::NotOurs);
-    }
-    let made = sqlx::query_scalar!(
-        r#"select ensure_run_partitions($1, $2) as "made!""#,
-        now,
-        now + PARTITIONS_AHEAD,
-    )
-    .fetch_one(&mut *tx)
-    .await;
-    match made {
-        Err(error) if is_in_use(&error) => Ok(Partitions::InUse),
-        made => {
-            let made = made.map_err(failed())?;
-            tx.commit().await.map_err(failed())?;
-            Ok(Partitions::Done(made))
+    let mut all = 0;
+    for table in TABLES {
+        let mut tx = conn.begin().await.map_err(failed())?;
+        if !is_ours(&mut tx).await? {
+            return Ok(Partitions::NotOurs);
         }
+        let made = sqlx::query_scalar!(
+            r#"select ensure_partitions($1, $2, $3) as "made!""#,
+            table,
+            now,
+            now + PARTITIONS_AHEAD,
+        )
+        .fetch_one(&mut *tx)
+        .await;
+        match made {
+            Err(error) if is_in_use(&error) => return Ok(Partitions::InUse(all)),
+            made => all += made.map_err(failed())?,
+        }
+        tx.commit().await.map_err(failed())?;
     }
+    Ok(Partitions::Done(all))
 }
 
 async fn drop_partitions(
@@ -129,21 +137,23 @@ async fn drop_partitions(
     horizon: DateTime<Utc>,
 ) -> Result<Partitions, StoreError> {
     let failed = || StoreError::while_trying("drop old partitions");
-    let mut tx = conn.begin().await.map_err(failed())?;
-    if !is_ours(&mut tx).await? {
-        return Ok(Partitions::NotOurs);
-    }
-    let dropped = sqlx::query_scalar!(r#"select drop_run_partitions($1) as "dropped!""#, horizon)
-        .fetch_one(&mut *tx)
-        .await;
-    match dropped {
-        Err(error) if is_in_use(&error) => Ok(Partitions::InUse),
-        dropped => {
-            let dropped = dropped.map_err(failed())?;
-            tx.commit().await.map_err(failed())?;
-            Ok(Partitions::Done(dropped))
+    let mut all = 0;
+    for table in TABLES {
+        let mut tx = conn.begin().await.map_err(failed())?;
+        if !is_ours(&mut tx).await? {
+            return Ok(Partitions::NotOurs);
         }
+        let dropped =
+            sqlx::query_scalar!(r#"select drop_partitions($1, $2) as "dropped!""#, table, horizon)
+                .fetch_one(&mut *tx)
+                .await;
+        match dropped {
+            Err(error) if is_in_use(&error) => return Ok(Partitions::InUse(all)),
+            dropped => all += dropped.map_err(failed())?,
+        }
+        tx.commit().await.map_err(failed())?;
     }
+    Ok(Partitions::Done(all))
 }
 
 /// Whether the lock was not to be had: in time (55P03), or only by a deadlock (40P01).
