@@ -39,7 +39,7 @@ const POLL: Duration = Duration::from_secs(10);
 const POLL_WITHOUT_REDIS: Duration = Duration::from_secs(1);
 
 /// How many events are taken at once: half as many after a transaction that took too long or broke off, so that
-/// one fits in the end; twice as many after one that did not, up to [`BATCH`].
+/// one fits in the end; twice as many after one that did not, up to 200.
 #[derive(Debug)]
 pub struct BatchSize(AtomicU16);
 

@@ -1,7 +1,7 @@
 //! The chores: each a file, done by every scheduler, harmless when done twice or at once. Only `prune`, which
 //! changes the schema, is done by one at a time: it takes a lock, and the others pass it over.
 //!
-//! To add one: a file with an `async fn(&Context) -> Result<(), StoreError>`, a line in [`DUTIES`]
+//! To add one: a file with an `async fn(&Context) -> Result<(), StoreError>`, a line in `DUTIES`
 //! with how often, and a sentence in `docs/architecture.md`.
 
 mod expire;
