@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use sqlx::{Connection as _, PgConnection};
+use sqlx::PgConnection;
 
 use super::StoreError;
 use super::queue::{Canceled, NewWork, claim_first, enqueue_many, supersede};
@@ -378,61 +378,11 @@ pub async fn backlog(
     conn: &mut PgConnection,
     limit: u32,
 ) -> Result<(i64, Option<Duration>), StoreError> {
-    let failed = || StoreError::while_trying("measure the queue");
-    let mut tx = conn.begin().await.map_err(failed())?;
-    // By the index, whatever the planner believes of a queue whose length it learns late.
-    sqlx::query!(
-        "
-        select set_config('enable_seqscan', 'off', true) as seqscan,
-               set_config('enable_bitmapscan', 'off', true) as bitmapscan
-        "
-    )
-    .fetch_one(&mut *tx)
-    .await
-    .map_err(failed())?;
-    // Lane by lane (an agent's runs of one priority), as `take_due` does: runs to come are not read.
-    let row = sqlx::query!(
-        r#"
-        with recursive lane as (
-            (select agent_id, priority from due_work where held is null
-             order by agent_id, priority limit 1)
-            union all
-            select next.agent_id, next.priority
-            from lane cross join lateral (
-                select w.agent_id, w.priority from due_work w
-                where w.held is null and (w.agent_id, w.priority) > (lane.agent_id, lane.priority)
-                order by w.agent_id, w.priority limit 1
-            ) as next
-        ),
-        oldest as (
-            select extract(epoch from now() - min(first.run_at))::float8 as seconds
-            from lane cross join lateral (
-                select w.run_at from due_work w
-                where w.held is null and w.agent_id = lane.agent_id and w.priority = lane.priority
-                  and w.run_at <= now() and w.run_id not in (select run_id from leased)
-                order by w.run_at limit 1
-            ) as first
-        ),
-        depth as (
-            select count(*) as runs
-            from (
-                select from lane cross join lateral (
-                    select from due_work w
-                    where w.held is null and w.agent_id = lane.agent_id and w.priority = lane.priority
-                      and w.run_at <= now() and w.run_id not in (select run_id from leased)
-                    limit $1
-                ) as due
-                limit $1
-            ) as counted
-        )
-        select depth.runs as "depth!", oldest.seconds as oldest from depth, oldest
-        "#,
-        i64::from(limit),
-    )
-    .fetch_one(&mut *tx)
-    .await
-    .map_err(failed())?;
-    tx.commit().await.map_err(failed())?;
+    let row =
+        sqlx::query!(r#"select depth as "depth!", oldest from backlog($1)"#, i64::from(limit))
+            .fetch_one(conn)
+            .await
+            .map_err(StoreError::while_trying("measure the queue"))?;
     let oldest = row.oldest.and_then(|oldest| Duration::try_from_secs_f64(oldest).ok());
     Ok((row.depth, oldest))
 }
