@@ -3,7 +3,7 @@
 -- other in a circle.
 --
 -- Readers and writers: scheduler (prune). Size: none.
--- Safe while old code runs: yes; it goes on with ensure_run_partitions and drop_run_partitions.
+-- Safe while old code runs: yes; ensure_run_partitions and drop_run_partitions, which it calls, do both tables.
 
 -- Makes the weekly partitions of `run` or `run_step` from the week of `since` to that of `until`; returns how many.
 create function ensure_partitions(of_table text, since timestamptz, until timestamptz) returns integer
@@ -54,4 +54,24 @@ begin
                     and not exists (select from due_work w where w.run_id = old.%2$I)',
                    of_table || '_default', id_column) using before;
     return dropped;
+end $$;
+
+create or replace function ensure_run_partitions(since timestamptz, until timestamptz) returns integer language sql as $$
+    select greatest(ensure_partitions('run', since, until), ensure_partitions('run_step', since, until))
+$$;
+
+create or replace function drop_run_partitions(before timestamptz) returns integer language sql as $$
+    select drop_partitions('run_step', before) + drop_partitions('run', before)
+$$;
+
+-- Weeks are made where the others are, whatever the role is called (0011).
+do $$
+declare
+    home name := (select n.nspname from pg_class c join pg_namespace n on n.oid = c.relnamespace
+                  where c.oid = 'task'::regclass);
+    called text;
+begin
+    foreach called in array array['ensure_partitions', 'drop_partitions', 'ensure_run_partitions', 'drop_run_partitions'] loop
+        execute format('alter function %I set search_path = %I, pg_temp', called, home);
+    end loop;
 end $$;

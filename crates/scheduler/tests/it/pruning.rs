@@ -106,3 +106,17 @@ async fn a_dedupe_key_goes_when_its_window_is_over_and_not_before() {
         sqlx::query_scalar("select key from dedupe").fetch_all(&mut *conn).await.unwrap();
     assert_eq!(kept, ["open"]);
 }
+
+/// The tests' role is called orchestrator, as the schema of what other programs may call: nothing of ours goes
+/// in there.
+#[tokio::test]
+async fn the_partitions_of_weeks_to_come_are_made_where_the_others_are() {
+    let app = TestApp::at("2027-03-01T08:00:00Z").await;
+    let mut conn = app.servers.pool.acquire().await.unwrap();
+
+    retention::prune(&mut conn, KEPT, app.clock.now()).await.unwrap().unwrap();
+
+    let weeks = "select count(*) from pg_class where relname in ('run_2027w11', 'run_step_2027w11')
+                 and relnamespace = (select relnamespace from pg_class where oid = 'run'::regclass)";
+    assert_eq!(app.count(weeks).await, 2);
+}
