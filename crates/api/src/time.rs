@@ -4,14 +4,10 @@
 //! that somebody sends passes here, whether it stands in a query or in a body; those of a task's
 //! schedule are bounded the same by `engine`.
 
-use std::ops::RangeInclusive;
-
 use chrono::{DateTime, Datelike as _, Utc};
+use orchestrator_engine::clock::YEARS;
 use serde::de::Error as _;
 use serde::{Deserialize as _, Deserializer};
-
-/// The years that a time may be in, in UTC.
-const YEARS: RangeInclusive<i32> = 1..=9_999;
 
 /// Reads a time as RFC 3339 writes it.
 ///

@@ -4,6 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+/// The years, in UTC, of every time that somebody may name: RFC 3339 writes no others, and Postgres and chrono
+/// end at different ones.
+pub const YEARS: std::ops::RangeInclusive<i32> = 1..=9_999;
+
 /// A source of the current time.
 pub trait Clock: Send + Sync + 'static {
     /// The present instant.

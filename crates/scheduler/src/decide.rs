@@ -6,10 +6,10 @@
 //! time gets exactly one disposition.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use orchestrator_engine::explain::length;
+use orchestrator_engine::explain::{left_out, length};
 use orchestrator_engine::id::{RunId, TaskId};
 use orchestrator_engine::run::Trigger;
-use orchestrator_engine::schedule::{Nominal, NominalKind, Schedule};
+use orchestrator_engine::schedule::{Nominal, Schedule};
 use orchestrator_engine::store::fire::{Decision, Disposition, DueTask, Occurrence};
 use orchestrator_engine::store::queue::{Held, NewWork};
 use orchestrator_engine::task::{CatchUp, Overlap, TaskSpec};
@@ -70,14 +70,19 @@ pub fn decide(
         }
         let (place, caught_up) = match verdict {
             Verdict::Leave(disposition, reason) => {
-                note(&mut decision.occurrences, nominal.at, disposition, reason);
+                Occurrence::note(&mut decision.occurrences, nominal.at, disposition, reason);
                 continue;
             }
             Verdict::Run(caught_up) => (queue.place(plan.spec.policy.overlap), caught_up),
         };
         if let Place::Refused(reason) = place {
             let reason = Some(reason.to_owned());
-            note(&mut decision.occurrences, nominal.at, Disposition::SkippedOverlap, reason);
+            Occurrence::note(
+                &mut decision.occurrences,
+                nominal.at,
+                Disposition::SkippedOverlap,
+                reason,
+            );
             continue;
         }
         if place == Place::Replaces {
@@ -223,14 +228,8 @@ fn verdicts(task: &DueTask, plan: &Plan, come: &Come, now: DateTime<Utc>) -> Vec
 
     let verdict = |nominal: &Nominal| {
         let absent = absent(nominal.at);
-        match &nominal.kind {
-            NominalKind::Excluded { reason } => {
-                return Verdict::Leave(Disposition::SkippedExcluded, Some(reason.clone()));
-            }
-            NominalKind::DroppedByDst => {
-                return Verdict::Leave(Disposition::SkippedDst, nominal.note.clone());
-            }
-            NominalKind::Fire => {}
+        if let Some((disposition, reason)) = left_out(nominal) {
+            return Verdict::Leave(disposition, Some(reason));
         }
         if snoozed(nominal.at) && Some(nominal.at) != last_snoozed {
             let reason = "it was snoozed; a later run stands for it".to_owned();
@@ -315,30 +314,6 @@ fn fired(nominal: &Nominal, run_id: RunId, caught_up: Option<String>) -> Occurre
         run_id: Some(run_id),
         stretch: None,
     }
-}
-
-/// Adds a time to the ledger, to the last stretch where that is of the same kind.
-fn note(
-    occurrences: &mut Vec<Occurrence>,
-    at: DateTime<Utc>,
-    disposition: Disposition,
-    reason: Option<String>,
-) {
-    if let Some(last) = occurrences.last_mut()
-        && last.disposition == disposition
-        && last.reason == reason
-    {
-        let count = last.stretch.map_or(1, |(_, count)| count);
-        last.stretch = Some((at, count + 1));
-        return;
-    }
-    occurrences.push(Occurrence {
-        nominal_at: at,
-        disposition,
-        reason,
-        run_id: None,
-        stretch: None,
-    });
 }
 
 /// Points the coalesced times before a run to that run.

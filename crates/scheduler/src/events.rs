@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use orchestrator_boot::{Context, Outage, in_time};
 use orchestrator_engine::id::{self, EventId, RunId};
-use orchestrator_engine::pipeline::expr::{DEPTH_MAX, TooMuch, too_much};
+use orchestrator_engine::pipeline::expr::too_much;
 use orchestrator_engine::run::Trigger;
 use orchestrator_engine::schedule::{check_event_key, check_topic, topic_matches};
 use orchestrator_engine::store::event::{self, Event, NewEvent, Started, Subscription};
@@ -211,12 +211,7 @@ fn problem_of(entry: &Entry, payload: &Value, most: usize) -> Option<String> {
         None => Some("it has no field `topic`".to_owned()),
         Some(topic) => check_topic(topic).err(),
     };
-    let payload = too_much(payload, most).map(|what| match what {
-        TooMuch::Bytes(bytes) => {
-            format!("its payload has {bytes} bytes, more than RUN_DATA_MAX_BYTES ({most})")
-        }
-        TooMuch::Depth => format!("its payload is nested deeper than {DEPTH_MAX}"),
-    });
+    let payload = too_much(payload, most).map(|found| format!("its payload {}", found.told(most)));
     let key = entry.key.as_deref().filter(|key| !key.is_empty());
     let key = key.and_then(|key| check_event_key(key).err());
     topic.or(payload).or(key.map(|problem| format!("its key {problem}")))
@@ -339,7 +334,9 @@ fn fitting<'a>(
                 cost += if one.merging.is_any() { MERGED_COSTS } else { 1 };
             }
         }
-        bytes += (matches.len() - before) * event.payload.to_string().len();
+        if matches.len() > before {
+            bytes += (matches.len() - before) * event.payload.to_string().len();
+        }
         if number > 0 && (cost > RUNS_MAX || bytes > BYTES_MAX) {
             matches.truncate(before);
             return (&events[..number], matches);

@@ -55,8 +55,8 @@ async fn caught(worker: &Worker, held: &Arc<Held>, slot: &Slot, run: Leased) -> 
     let caught = AssertUnwindSafe(attempt).catch_unwind().await;
     caught.unwrap_or_else(|_| {
         tracing::error!(run.id = %lease.run_id, "a run made the worker panic");
-        let error = fault("panic", "the worker failed while working on the run; this is its fault");
-        Some(Write::Finish(finished(worker, held, RunStatus::Failed, Some(error), Vec::new())))
+        let why = "the worker failed while working on the run; this is its fault";
+        Some(without_steps(worker, held, RunStatus::Failed, "panic", why))
     })
 }
 
@@ -66,24 +66,11 @@ async fn attempt(worker: &Worker, held: &Arc<Held>, slot: &Slot, mut run: Leased
         return Some(canceled(worker, held, Vec::new()));
     }
     if run.expired {
-        let error = fault("expired", "it was not started in time (expires_after_seconds)");
-        return Some(Write::Finish(finished(
-            worker,
-            held,
-            RunStatus::Expired,
-            Some(error),
-            Vec::new(),
-        )));
+        let why = "it was not started in time (expires_after_seconds)";
+        return Some(without_steps(worker, held, RunStatus::Expired, "expired", why));
     }
     if let Some(why) = &run.unreadable {
-        let error = fault("input", why);
-        return Some(Write::Finish(finished(
-            worker,
-            held,
-            RunStatus::Failed,
-            Some(error),
-            Vec::new(),
-        )));
+        return Some(without_steps(worker, held, RunStatus::Failed, "input", why));
     }
     // What brought a worker down before may do so again: from now on its attempts count.
     if run.ahead && run.past != Past::Fresh && !begin(worker, lease).await {
@@ -95,14 +82,8 @@ async fn attempt(worker: &Worker, held: &Arc<Held>, slot: &Slot, mut run: Leased
             return Some(after_outage(held, &error));
         }
         Err(error) => {
-            let error = fault("definition", &error.to_string());
-            return Some(Write::Finish(finished(
-                worker,
-                held,
-                RunStatus::Failed,
-                Some(error),
-                Vec::new(),
-            )));
+            let why = error.to_string();
+            return Some(without_steps(worker, held, RunStatus::Failed, "definition", &why));
         }
     };
     if run.ahead
@@ -116,27 +97,16 @@ async fn attempt(worker: &Worker, held: &Arc<Held>, slot: &Slot, mut run: Leased
         match missing_scope(worker, run.agent_id, &definition).await {
             Ok(None) => {}
             Ok(Some(scope)) => {
-                let message =
+                let why =
                     format!("needs the scope {scope}, which the owner of the run does not have");
-                let error = fault("refused", &message);
-                let end = finished(worker, held, RunStatus::Failed, Some(error), Vec::new());
-                return Some(Write::Finish(end));
+                return Some(without_steps(worker, held, RunStatus::Failed, "refused", &why));
             }
-            Err(error) => return Some(after_outage(held, &error)),
+            Err(error) => return Some(not_begun(worker, held, &error)),
         }
     }
     let mut prepared = match prepare(worker, &mut run, &definition).await {
         Ok(prepared) => prepared,
-        Err(error) if error.is_transient() => return Some(after_outage(held, &error)),
-        Err(error) => {
-            tracing::error!(
-                run.id = %lease.run_id, error = &error as &dyn std::error::Error,
-                "what a run has done cannot be read"
-            );
-            let error = fault("database", "what the run has done cannot be read; the log says why");
-            let end = finished(worker, held, RunStatus::Failed, Some(error), Vec::new());
-            return Some(Write::Finish(end));
-        }
+        Err(error) => return Some(not_begun(worker, held, &error)),
     };
     if run.info.attempt > definition.max_attempts {
         let error = fault(
@@ -361,6 +331,19 @@ fn canceled(worker: &Worker, held: &Held, records: Vec<Sealed>) -> Write {
     Write::Finish(finished(worker, held, RunStatus::Canceled, Some(error), records))
 }
 
+/// When what an attempt needs to begin could not be read: an outage passes, everything else would come again.
+fn not_begun(worker: &Worker, held: &Held, error: &StoreError) -> Write {
+    if error.is_transient() {
+        return after_outage(held, error);
+    }
+    tracing::error!(
+        run.id = %held.lease.run_id, error = error as &dyn std::error::Error,
+        "what is known of a run cannot be read"
+    );
+    let why = "what is known of the run cannot be read; the log says why";
+    without_steps(worker, held, RunStatus::Failed, "database", why)
+}
+
 fn after_outage(held: &Held, error: &StoreError) -> Write {
     tracing::debug!(
         run.id = %held.lease.run_id, error = error as &dyn std::error::Error,
@@ -373,6 +356,11 @@ fn after_outage(held: &Held, error: &StoreError) -> Write {
         error: fault("database", "the database failed before the attempt began"),
         records: Vec::new(),
     })
+}
+
+/// The end of a run that did nothing in this attempt.
+fn without_steps(worker: &Worker, held: &Held, status: RunStatus, kind: &str, why: &str) -> Write {
+    Write::Finish(finished(worker, held, status, Some(fault(kind, why)), Vec::new()))
 }
 
 fn finished(

@@ -172,8 +172,7 @@ async fn planned(task: &Value, count: u16, session: &Session) -> Result<Value, F
         .filter_map(|occurrence| Some((time_in(occurrence, "nominal_at")?, occurrence)))
         .filter(|(at, _)| put_off.is_none_or(|put_off| *at > put_off))
         .map(|(at, occurrence)| fire(at, &occurrence["reason"]));
-    let fires: Vec<_> =
-        first.into_iter().chain(regular).take(left(task).min(count.into())).collect();
+    let fires: Vec<_> = first.into_iter().chain(regular).take(count.into()).collect();
     let exhausted = fires.len() < count.into();
     Ok(json!({"fires": fires, "exhausted": exhausted}))
 }
@@ -183,13 +182,6 @@ async fn planned(task: &Value, count: u16, session: &Session) -> Result<Value, F
 fn put_off_to(task: &Value, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let until = time_in(task, "snoozed_until").filter(|until| *until > now)?;
     (time_in(task, "next_fire_at")? == until).then_some(until)
-}
-
-/// How often the task may still fire.
-fn left(task: &Value) -> usize {
-    let number = |field| task.get(field).and_then(Value::as_u64);
-    let left = number("max_fires").map(|max| max.saturating_sub(number("fires").unwrap_or(0)));
-    left.and_then(|left| usize::try_from(left).ok()).unwrap_or(usize::MAX)
 }
 
 fn rfc3339(at: DateTime<Utc>) -> String {
@@ -219,12 +211,5 @@ mod tests {
         assert_eq!(put_off(Some(until), later), None, "no time of the schedule comes before");
         assert_eq!(put_off(Some("2026-11-20T10:00:00Z"), later), None, "it is over");
         assert_eq!(put_off(None, later), None);
-    }
-
-    #[test]
-    fn a_task_fires_no_more_often_than_it_may() {
-        assert_eq!(left(&json!({"max_fires": 3, "fires": 1})), 2);
-        assert_eq!(left(&json!({"max_fires": 3, "fires": 4})), 0);
-        assert_eq!(left(&json!({"max_fires": null, "fires": 4})), usize::MAX);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 use tokio_util::sync::CancellationToken;
 
-use super::expr::{DEPTH_MAX, TooMuch, too_much};
+use super::expr::too_much;
 use crate::run::RunError;
 use crate::tool::{ERROR_TEXT_MAX, ToolCall, ToolCaller, ToolError};
 
@@ -88,14 +88,10 @@ impl From<ToolError> for Failure {
 
 /// Refuses what is too large or too deep to be kept; `what` begins the sentence, `kind` is that of the error.
 pub(super) fn bounded(value: &Json, max: usize, kind: &str, what: &str) -> Result<(), Failure> {
-    let message = match too_much(value, max) {
-        None => return Ok(()),
-        Some(TooMuch::Bytes(bytes)) => {
-            format!("{what} is {bytes} bytes of JSON, more than RUN_DATA_MAX_BYTES ({max})")
-        }
-        Some(TooMuch::Depth) => format!("{what} is JSON nested deeper than {DEPTH_MAX}"),
-    };
-    Err(Failure::lasting(kind, message))
+    match too_much(value, max) {
+        None => Ok(()),
+        Some(found) => Err(Failure::lasting(kind, format!("{what} {}", found.told(max)))),
+    }
 }
 
 /// Cuts a message that repeats too much of a value.

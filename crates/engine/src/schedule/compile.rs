@@ -6,12 +6,13 @@ use chrono::{DateTime, Datelike, NaiveDateTime, NaiveTime, Utc};
 use super::calendar::Calendars;
 use super::exclude::Excluded;
 use super::interval::{self, Interval};
-use super::rule::{DayRule, LAST_YEAR};
+use super::rule::DayRule;
 use super::rule_fine::{FineRule, Frame};
 use super::rule_text::{Freq, RULE_COUNT_MAX, RuleText, Stamp};
 use super::wall::{Changes, LocalTimes, Source, frame_of, nominals};
 use super::zone::{LAST_SECOND, Resolved, Zone, instant, seconds};
 use super::{Nominal, NominalKind, Schedule, ScheduleSpec, cron_text, ical, summary, topic};
+use crate::clock::YEARS;
 use crate::problem::Problem;
 use crate::task::{DstFold, JITTER_MAX_SECONDS, ScheduleKind};
 
@@ -66,7 +67,7 @@ impl Schedule {
         });
         let excluded = Excluded::read(&spec.exclude, calendars, &mut problems);
         for (pointer, bound) in [("/starts_at", spec.starts_at), ("/ends_at", spec.ends_at)] {
-            if bound.is_some_and(|at| !(1..=LAST_YEAR).contains(&at.year())) {
+            if bound.is_some_and(|at| !YEARS.contains(&at.year())) {
                 problems.push(Problem::new(pointer, "must be in the years 1 to 9999"));
             }
         }
@@ -182,7 +183,7 @@ fn rules(spec: &ScheduleSpec, zone: Zone, anchor: i64) -> Result<Plan, Vec<Strin
         Some(Stamp::Local(local)) => local,
         Some(Stamp::Instant(at)) => zone.local_at(at.timestamp()),
     };
-    if !(1..=LAST_YEAR).contains(&start.year()) {
+    if !YEARS.contains(&start.year()) {
         return Err(vec!["DTSTART must be in the years 1 to 9999".to_owned()]);
     }
     let fixed = Changes::Fixed(spec.policy.dst_gap, spec.policy.dst_fold);

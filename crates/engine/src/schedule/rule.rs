@@ -13,9 +13,10 @@ use chrono::{Datelike, NaiveDate, NaiveDateTime, TimeDelta, Timelike};
 use super::rule_days::{RuleDays, week_start};
 use super::rule_text::{Freq, RuleText};
 use super::times::Times;
+use crate::clock::YEARS;
 
 /// The last year that is looked at.
-pub(super) const LAST_YEAR: i32 = 9_999;
+pub(super) const LAST_YEAR: i32 = *YEARS.end();
 
 /// A rule with FREQ of DAILY or longer.
 #[derive(Clone, Debug)]

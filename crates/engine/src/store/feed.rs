@@ -178,31 +178,20 @@ struct FeedTaskRow {
 
 impl FeedTaskRow {
     fn task(self) -> Result<FeedTask, StoreError> {
-        let Self {
-            id,
-            agent_id,
-            spec,
-            created_at,
-            updated_at,
-            cursor_at,
-            snoozed_until,
-            fires,
-            is_active,
-        } = self;
-        let spec = serde_json::from_value(spec).map_err(|error| StoreError::Database {
+        let spec = serde_json::from_value(self.spec).map_err(|error| StoreError::Database {
             doing: "read a task",
             source: sqlx::Error::Decode(error.into()),
         })?;
         Ok(FeedTask {
-            id,
-            agent_id,
+            id: self.id,
+            agent_id: self.agent_id,
             spec,
-            created_at,
-            updated_at,
-            cursor_at,
-            snoozed_until,
-            fires,
-            is_active,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+            cursor_at: self.cursor_at,
+            snoozed_until: self.snoozed_until,
+            fires: self.fires,
+            is_active: self.is_active,
         })
     }
 }

@@ -80,6 +80,26 @@ pub struct Occurrence {
     pub stretch: Option<(DateTime<Utc>, i32)>,
 }
 
+impl Occurrence {
+    /// Adds a time without a run behind `all`: to the last stretch where that is of the same kind.
+    pub fn note(
+        all: &mut Vec<Self>,
+        at: DateTime<Utc>,
+        disposition: Disposition,
+        reason: Option<String>,
+    ) {
+        if let Some(last) = all.last_mut()
+            && last.disposition == disposition
+            && last.reason == reason
+        {
+            let count = last.stretch.map_or(1, |(_, count)| count);
+            last.stretch = Some((at, count + 1));
+            return;
+        }
+        all.push(Self { nominal_at: at, disposition, reason, run_id: None, stretch: None });
+    }
+}
+
 /// What the scheduler decided about a task.
 #[derive(Clone, Debug)]
 pub struct Decision {

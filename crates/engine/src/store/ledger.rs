@@ -59,7 +59,8 @@ pub async fn list(
     .map_err(StoreError::while_trying("read the ledger of a task"))
 }
 
-/// Writes rows for nominal times that nobody will fire. A time that has a row keeps it.
+/// Writes rows for nominal times that nobody will fire. A time that has a row keeps it. The caller holds the
+/// task, so nobody adds one meanwhile.
 ///
 /// # Errors
 ///
@@ -67,36 +68,21 @@ pub async fn list(
 pub async fn write_off(
     conn: &mut PgConnection,
     task: &TaskRow,
-    rows: &[LedgerRow],
+    mut rows: Vec<Occurrence>,
     now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
-    let nominal_at: Vec<_> = rows.iter().map(|row| row.nominal_at).collect();
-    let disposition: Vec<_> = rows.iter().map(|row| row.disposition.as_str()).collect();
-    let reason: Vec<_> = rows.iter().map(|row| row.reason.as_deref()).collect();
-    let until_at: Vec<_> = rows.iter().map(|row| row.until_at).collect();
-    let count: Vec<_> = rows.iter().map(|row| row.count).collect();
-    sqlx::query!(
-        "
-        insert into occurrence (task_id, nominal_at, disposition, reason, revision, until_at, count,
-                                decided_at)
-        select $1, w.nominal_at, w.disposition, w.reason, $2, w.until_at, w.count, $3
-        from unnest($4::timestamptz[], $5::text[], $6::text[], $7::timestamptz[], $8::int[])
-            as w(nominal_at, disposition, reason, until_at, count)
-        on conflict do nothing
-        ",
+    let times: Vec<_> = rows.iter().map(|row| row.nominal_at).collect();
+    let known = sqlx::query_scalar!(
+        "select nominal_at from occurrence where task_id = $1 and nominal_at = any($2)",
         task.id.0,
-        task.revision,
-        now,
-        &nominal_at,
-        &disposition as &[&str],
-        &reason as &[Option<&str>],
-        &until_at as &[Option<DateTime<Utc>>],
-        &count,
+        &times,
     )
-    .execute(conn)
+    .fetch_all(&mut *conn)
     .await
-    .map_err(StoreError::while_trying("write off occurrences"))?;
-    Ok(())
+    .map_err(StoreError::while_trying("look which times are decided"))?;
+    rows.retain(|row| !known.contains(&row.nominal_at));
+    let rows = rows.into_iter().map(|row| (row, task.revision)).collect();
+    super::fire::write_ledger(conn, task.id, rows, now).await
 }
 
 /// A row with the revision that decided it.

@@ -59,7 +59,7 @@ pub async fn prune(
 ) -> Result<Option<Pruned>, StoreError> {
     let horizon = now - kept;
     let mut pruned = Pruned::default();
-    match make_partitions(conn, now).await? {
+    match partitions(conn, Weeks::Make(now)).await? {
         Partitions::Done(_) => {}
         Partitions::InUse(_) => pruned.postponed = true,
         Partitions::NotOurs => return Ok(None),
@@ -80,7 +80,7 @@ pub async fn prune(
         }
     }
     // Last, so that no entry of the ledger names a run that is gone.
-    match drop_partitions(conn, horizon).await? {
+    match partitions(conn, Weeks::Drop(horizon)).await? {
         Partitions::Done(dropped) => pruned.partitions = dropped,
         Partitions::InUse(dropped) => {
             pruned.partitions = dropped;
@@ -104,56 +104,57 @@ enum Partitions {
 /// The partitioned tables, steps first: none of them is to outlive its run.
 const TABLES: [&str; 2] = ["run_step", "run"];
 
-async fn make_partitions(
-    conn: &mut PgConnection,
-    now: DateTime<Utc>,
-) -> Result<Partitions, StoreError> {
-    let failed = || StoreError::while_trying("make the partitions of the weeks to come");
+/// What is done about partitions.
+#[derive(Clone, Copy)]
+enum Weeks {
+    /// Those from this time on are made, [`PARTITIONS_AHEAD`].
+    Make(DateTime<Utc>),
+    /// Those before it are dropped.
+    Drop(DateTime<Utc>),
+}
+
+/// Makes or drops those of one table after the other.
+async fn partitions(conn: &mut PgConnection, weeks: Weeks) -> Result<Partitions, StoreError> {
+    let failed = || StoreError::while_trying("make and drop partitions");
     let mut all = 0;
     for table in TABLES {
         let mut tx = conn.begin().await.map_err(failed())?;
         if !is_ours(&mut tx).await? {
             return Ok(Partitions::NotOurs);
         }
-        let made = sqlx::query_scalar!(
-            r#"select ensure_partitions($1, $2, $3) as "made!""#,
-            table,
-            now,
-            now + PARTITIONS_AHEAD,
-        )
-        .fetch_one(&mut *tx)
-        .await;
-        match made {
+        match partitions_of(&mut tx, table, weeks).await {
             Err(error) if is_in_use(&error) => return Ok(Partitions::InUse(all)),
-            made => all += made.map_err(failed())?,
+            done => all += done.map_err(failed())?,
         }
         tx.commit().await.map_err(failed())?;
     }
     Ok(Partitions::Done(all))
 }
 
-async fn drop_partitions(
+/// Returns how many.
+async fn partitions_of(
     conn: &mut PgConnection,
-    horizon: DateTime<Utc>,
-) -> Result<Partitions, StoreError> {
-    let failed = || StoreError::while_trying("drop old partitions");
-    let mut all = 0;
-    for table in TABLES {
-        let mut tx = conn.begin().await.map_err(failed())?;
-        if !is_ours(&mut tx).await? {
-            return Ok(Partitions::NotOurs);
+    table: &str,
+    weeks: Weeks,
+) -> Result<i32, sqlx::Error> {
+    match weeks {
+        Weeks::Make(from) => {
+            let until = from + PARTITIONS_AHEAD;
+            sqlx::query_scalar!(
+                r#"select ensure_partitions($1, $2, $3) as "made!""#,
+                table,
+                from,
+                until
+            )
+            .fetch_one(conn)
+            .await
         }
-        let dropped =
-            sqlx::query_scalar!(r#"select drop_partitions($1, $2) as "dropped!""#, table, horizon)
-                .fetch_one(&mut *tx)
-                .await;
-        match dropped {
-            Err(error) if is_in_use(&error) => return Ok(Partitions::InUse(all)),
-            dropped => all += dropped.map_err(failed())?,
+        Weeks::Drop(before) => {
+            sqlx::query_scalar!(r#"select drop_partitions($1, $2) as "dropped!""#, table, before)
+                .fetch_one(conn)
+                .await
         }
-        tx.commit().await.map_err(failed())?;
     }
-    Ok(Partitions::Done(all))
 }
 
 /// Whether the lock was not to be had: in time (55P03), or only by a deadlock (40P01).

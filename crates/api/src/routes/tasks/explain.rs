@@ -130,7 +130,7 @@ impl Asked {
             instant.iter().find_map(|text| text.parse::<DateTime<chrono::FixedOffset>>().ok())
         {
             let second = DateTime::from_timestamp(at.timestamp(), 0)?;
-            return (1..=9999).contains(&second.year()).then_some(Self::Instant(second));
+            return crate::time::bounded(second).ok().map(Self::Instant);
         }
         let text = text.replacen(' ', "T", 1);
         ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use orchestrator_engine::explain::left_out;
-use orchestrator_engine::store::fire::Disposition;
-use orchestrator_engine::store::ledger::{self, LedgerRow};
+use orchestrator_engine::store::fire::{Disposition, Occurrence};
+use orchestrator_engine::store::ledger;
 use orchestrator_engine::store::task::{TaskRow, Timing};
 use orchestrator_engine::task::{CatchUp, ScheduleKind, TaskStatus};
 use sqlx::PgConnection;
@@ -43,27 +43,11 @@ pub(super) async fn write_off(
     let times = std::iter::successors(first, |nominal| schedule.next_after(nominal.at))
         .take_while(|nominal| nominal.at <= to);
     let began = Instant::now();
-    let mut stretches: Vec<LedgerRow> = Vec::new();
+    let mut stretches = Vec::new();
     for (place, nominal) in (1..=COUNT_MAX).zip(times) {
         let (disposition, reason) =
             left_out(&nominal).unwrap_or_else(|| (skipped, reason.to_owned()));
-        let disposition = disposition.to_string();
-        match stretches.last_mut() {
-            Some(last)
-                if last.disposition == disposition && last.reason.as_ref() == Some(&reason) =>
-            {
-                last.until_at = Some(nominal.at);
-                last.count += 1;
-            }
-            _ => stretches.push(LedgerRow {
-                nominal_at: nominal.at,
-                disposition,
-                reason: Some(reason),
-                run_id: None,
-                until_at: None,
-                count: 1,
-            }),
-        }
+        Occurrence::note(&mut stretches, nominal.at, disposition, Some(reason));
         if place < COUNT_MAX && began.elapsed() <= COUNT_FOR {
             continue;
         }
@@ -71,12 +55,12 @@ pub(super) async fn write_off(
             && let Some(last) = stretches.last_mut()
             && end.at > nominal.at
         {
-            last.until_at = Some(end.at);
+            last.stretch = Some((end.at, last.stretch.map_or(1, |(_, count)| count)));
             last.reason.get_or_insert_default().push_str("; there were at least so many");
         }
         break;
     }
-    Ok(ledger::write_off(conn, row, &stretches, now).await?)
+    Ok(ledger::write_off(conn, row, stretches, now).await?)
 }
 
 /// How a paused task goes on: what has passed is written off, but for what `catch_up` makes up for

@@ -10,6 +10,7 @@ use chrono::{
 use minijinja::{Environment, Error, Value};
 
 use super::engine::refused;
+use crate::clock::YEARS;
 
 /// The longest duration: a hundred years, in seconds.
 const DURATION_MAX_SECONDS: f64 = 100.0 * 366.0 * 86_400.0;
@@ -43,7 +44,7 @@ fn print(time: &DateTime<FixedOffset>) -> String {
 /// 1970.
 fn time(value: &Value) -> Result<DateTime<FixedOffset>, Error> {
     let found = found(value)?;
-    if (1..=9999).contains(&found.year()) {
+    if YEARS.contains(&found.year()) {
         return Ok(found);
     }
     Err(refused(format!("{value:?} is not a time in the years 1 to 9999")))

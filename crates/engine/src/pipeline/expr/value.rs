@@ -159,23 +159,41 @@ pub enum TooMuch {
     Depth,
 }
 
-/// Whether `json` is more than can be kept: longer than `max_bytes`, or too deep.
-#[must_use]
-pub fn too_much(json: &impl serde::Serialize, max_bytes: usize) -> Option<TooMuch> {
-    let mut counter = Counter { bytes: 0, max_bytes };
-    let mut writer = serde_json::Serializer::with_formatter(&mut counter, Depth(0));
-    match json.serialize(&mut writer).map_err(|error| error.io_error_kind()) {
-        Ok(()) => None,
-        Err(Some(TOO_DEEP)) => Some(TooMuch::Depth),
-        Err(_) if max_bytes == usize::MAX => Some(TooMuch::Bytes(usize::MAX)),
-        Err(_) => too_much(json, usize::MAX).or(Some(TooMuch::Bytes(bytes_of(json)))),
+impl TooMuch {
+    /// What it is, as the end of a sentence, where `max_bytes` are allowed.
+    #[must_use]
+    pub fn told(self, max_bytes: usize) -> String {
+        match self {
+            Self::Bytes(bytes) => {
+                format!("is {bytes} bytes of JSON, more than RUN_DATA_MAX_BYTES ({max_bytes})")
+            }
+            Self::Depth => format!("is JSON nested deeper than {DEPTH_MAX}"),
+        }
     }
 }
 
-fn bytes_of(json: &impl serde::Serialize) -> usize {
-    let mut counter = Counter { bytes: 0, max_bytes: usize::MAX };
-    drop(serde_json::to_writer(&mut counter, json));
-    counter.bytes
+/// Whether `json` is more than can be kept: longer than `max_bytes`, or too deep.
+#[must_use]
+pub fn too_much(json: &impl serde::Serialize, max_bytes: usize) -> Option<TooMuch> {
+    match measure(json, max_bytes) {
+        (_, None) => None,
+        (_, Some(TOO_DEEP)) => Some(TooMuch::Depth),
+        // How long it is, and whether it is too deep as well.
+        _ => match measure(json, usize::MAX) {
+            (bytes, None) => Some(TooMuch::Bytes(bytes)),
+            _ => Some(TooMuch::Depth),
+        },
+    }
+}
+
+/// How many bytes `json` has when it is written without spaces, as far as it was measured, and why it was not
+/// measured to its end.
+fn measure(json: &impl serde::Serialize, max_bytes: usize) -> (usize, Option<std::io::ErrorKind>) {
+    let mut counter = Counter { bytes: 0, max_bytes };
+    let mut writer = serde_json::Serializer::with_formatter(&mut counter, Depth(0));
+    let ended = json.serialize(&mut writer);
+    let stopped = ended.err().map(|error| error.io_error_kind().unwrap_or(TOO_DEEP));
+    (counter.bytes, stopped)
 }
 
 /// What the formatter says of values that are too deep.
